@@ -1,0 +1,137 @@
+//! Errors as problem documents (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use roost_engine::{BlobError, EngineError, ReadError};
+use serde_json::{Map, Value, json};
+
+/// An error answer.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    /// The last part of `type`: stable, for programs.
+    kind: &'static str,
+    /// One sentence for a person.
+    detail: String,
+    /// Facts beyond the standard members.
+    facts: Map<String, Value>,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            facts: Map::new(),
+        }
+    }
+
+    pub(crate) fn bad_request(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, kind, detail)
+    }
+
+    fn with(mut self, facts: &Value) -> Self {
+        if let Value::Object(facts) = facts {
+            self.facts.extend(facts.clone());
+        }
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.facts;
+        body.insert(
+            "type".to_owned(),
+            format!("urn:roost:problem:{}", self.kind).into(),
+        );
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        body.insert("title".to_owned(), title.into());
+        body.insert("status".to_owned(), self.status.as_u16().into());
+        body.insert("detail".to_owned(), self.detail.into());
+        let mut response = (self.status, Json(Value::Object(body))).into_response();
+        let media = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
+        response
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let status = match &error {
+            EngineError::VmNotFound(_)
+            | EngineError::OperationNotFound(_)
+            | EngineError::PluginNotFound(_)
+            | EngineError::RevisionNotFound { .. }
+            | EngineError::ComponentNotKept { .. }
+            | EngineError::DecisionNotFound(_)
+            | EngineError::BindingNotFound { .. } => StatusCode::NOT_FOUND,
+            EngineError::Spec(_)
+            | EngineError::ImageNotFound(_)
+            | EngineError::Kernel { .. }
+            | EngineError::Initrd { .. }
+            | EngineError::DiskImage { .. }
+            | EngineError::Tag(_)
+            | EngineError::Component(_)
+            | EngineError::Settings(_)
+            | EngineError::Refused { .. }
+            | EngineError::NotExported { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            EngineError::NameTaken { .. }
+            | EngineError::MacTaken { .. }
+            | EngineError::Illegal(_)
+            | EngineError::NotRunning { .. }
+            | EngineError::NotActive(_)
+            | EngineError::RevisionNotUsable { .. }
+            | EngineError::NothingUsable(_)
+            | EngineError::HookBound { .. }
+            | EngineError::NothingToRollBack(_) => StatusCode::CONFLICT,
+            EngineError::Denied { .. } => StatusCode::FORBIDDEN,
+            EngineError::NodeFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
+            EngineError::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            EngineError::Commit(_) | EngineError::ShuttingDown | EngineError::Contended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            EngineError::Device(_)
+            | EngineError::Worker(_)
+            | EngineError::Read(_)
+            | EngineError::Blob(_)
+            | EngineError::Metrics(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Self::new(status, error.kind(), error.to_string());
+        match &error {
+            EngineError::Illegal(illegal) => problem.with(&json!({
+                "state": illegal.state,
+                "verb": illegal.verb,
+                "legal": illegal.legal,
+            })),
+            EngineError::NameTaken { by, .. } => problem.with(&json!({ "vm": by })),
+            EngineError::NodeFull { limit } => problem.with(&json!({ "limit": limit })),
+            EngineError::Denied { by, reason } => {
+                problem.with(&json!({ "decided_by": by, "reason": reason }))
+            }
+            EngineError::Refused { revision, .. } => problem.with(&json!({ "revision": revision })),
+            EngineError::RevisionNotUsable {
+                revision, state, ..
+            } => problem.with(&json!({ "revision": revision, "state": state })),
+            EngineError::HookBound { revision, hook, .. } => {
+                problem.with(&json!({ "revision": revision, "hook": hook }))
+            }
+            _ => problem,
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<BlobError> for Problem {
+    fn from(error: BlobError) -> Self {
+        EngineError::from(error).into()
+    }
+}

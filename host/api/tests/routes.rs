@@ -1,0 +1,255 @@
+//! Every route of the table: it answers, refuses what it must, and says so as a problem document.
+
+mod api;
+
+use std::time::Duration;
+
+use api::{Api, assert_problem, body_of};
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use futures_util::FutureExt as _;
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+
+/// A path of the table with its parameters filled in by things that are not there.
+fn filled(path: &str) -> String {
+    path.replace("{vm}", "nobody")
+        .replace("{verb}", "boot")
+        .replace("{operation}", "op-00000000000000000000000000000000")
+        .replace("{plugin}", "nothing")
+        .replace("{hook}", "recovery")
+        .replace("{revision}", "1")
+        .replace("{number}", "1")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_and_every_error_is_a_problem_document() {
+    let api = Api::start().await;
+    for route in roost_api::routes() {
+        let path = filled(route.path);
+        let response = api.send(route.method.clone(), &path, Body::empty()).await;
+        let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body = body_of(response).await;
+        assert_ne!(
+            status,
+            StatusCode::METHOD_NOT_ALLOWED,
+            "{} {path}",
+            route.method
+        );
+        assert_ne!(
+            body["type"], "urn:roost:problem:no-such-route",
+            "{} {path}",
+            route.method
+        );
+        assert!(!status.is_server_error(), "{} {path}: {body}", route.method);
+        if !status.is_success() {
+            assert_eq!(
+                kind.unwrap(),
+                "application/problem+json",
+                "{} {path}",
+                route.method
+            );
+            assert_problem(status, &body);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_no_route_has_is_refused_everywhere() {
+    let api = Api::start().await;
+    for route in roost_api::routes() {
+        let (status, problem) = api
+            .json(Method::PATCH, &filled(route.path), Body::empty())
+            .await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{}", route.path);
+        assert_problem(status, &problem);
+    }
+    let (status, problem) = api.json(Method::GET, "/v2/everything", Body::empty()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_problem(status, &problem);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_parameters_and_fields_and_large_bodies_are_refused() {
+    let api = Api::start().await;
+    let cases = [
+        (
+            Method::GET,
+            "/v1/vms?color=red",
+            String::new(),
+            StatusCode::BAD_REQUEST,
+            "color",
+        ),
+        (
+            Method::POST,
+            "/v1/vms",
+            "{".to_owned(),
+            StatusCode::BAD_REQUEST,
+            "EOF",
+        ),
+        (
+            Method::POST,
+            "/v1/vms",
+            r#"{"name":"a","kernel":"a:b","gpu":1}"#.to_owned(),
+            StatusCode::BAD_REQUEST,
+            "gpu",
+        ),
+        (
+            Method::PUT,
+            "/v1/bindings",
+            r#"{"hook":"cleanup","plugin":"p","colour":1}"#.to_owned(),
+            StatusCode::BAD_REQUEST,
+            "colour",
+        ),
+        (
+            Method::GET,
+            "/v1/decisions?hook=weather",
+            String::new(),
+            StatusCode::BAD_REQUEST,
+            "weather",
+        ),
+        (
+            Method::GET,
+            "/v1/decisions?order=newest&after=3",
+            String::new(),
+            StatusCode::BAD_REQUEST,
+            "before",
+        ),
+        (
+            Method::POST,
+            "/v1/plugins/p/revisions?grants=log,root",
+            "x".to_owned(),
+            StatusCode::BAD_REQUEST,
+            "root",
+        ),
+        (
+            Method::POST,
+            "/v1/plugins/p/replay?revision=1",
+            "x".to_owned(),
+            StatusCode::BAD_REQUEST,
+            "not both",
+        ),
+        (
+            Method::POST,
+            "/v1/vms",
+            "[".repeat(70 << 10),
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "65536",
+        ),
+    ];
+    for (method, path, body, expected, word) in cases {
+        let (status, problem) = api.json(method, path, body).await;
+        assert_eq!(status, expected, "{path}: {problem}");
+        assert_problem(status, &problem);
+        assert!(
+            problem["detail"].as_str().unwrap().contains(word),
+            "{problem}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_illegal_verb_is_409_with_the_state_and_what_is_legal() {
+    let api = Api::start().await;
+    api.vm("idle").await;
+    let (status, problem) = api
+        .json(Method::POST, "/v1/vms/idle/pause", Body::empty())
+        .await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(problem["type"], "urn:roost:problem:illegal-verb");
+    assert_eq!(problem["state"], "stopped");
+    assert_eq!(problem["legal"], serde_json::json!(["boot", "delete"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_vm_is_as_if_there_were_none() {
+    let api = Api::start().await;
+    api.vm("mine").await;
+    let (status, mine) = api.json(Method::GET, "/v1/vms/mine", Body::empty()).await;
+    assert_eq!(status, StatusCode::OK);
+    let by_id = format!("/v1/vms/{}?tenant=other", mine["id"].as_str().unwrap());
+    for path in ["/v1/vms/mine?tenant=other", by_id.as_str()] {
+        let (status, problem) = api.json(Method::GET, path, Body::empty()).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(problem["type"], "urn:roost:problem:vm-not-found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_secret_of_a_worker_is_never_shown() {
+    let api = Api::start().await;
+    api.vm("running").await;
+    let (status, operation) = api
+        .json(Method::POST, "/v1/vms/running/boot", Body::empty())
+        .await;
+    assert_eq!(
+        (status, &operation["status"]),
+        (StatusCode::OK, &"succeeded".into())
+    );
+    let secret = api.engine.store().vms().unwrap()[0]
+        .worker
+        .clone()
+        .unwrap()
+        .nonce;
+    assert_eq!(secret.len(), 32);
+    for path in ["/v1/vms", "/v1/vms/running", "/v1/operations", "/v1/events"] {
+        let response = api.send(Method::GET, path, Body::empty()).await;
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains(&secret), "{path}");
+    }
+    let (status, _) = api
+        .json(Method::DELETE, "/v1/vms/running", Body::empty())
+        .await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_sent_as_they_come_and_from_where_a_client_left_off() {
+    let api = Api::start().await;
+    let last = api.engine.store().last_event().unwrap();
+    let request = Request::builder()
+        .uri("/v1/events")
+        .header(header::ACCEPT, "text/event-stream")
+        .header("last-event-id", last.to_string())
+        .body(Body::empty())
+        .unwrap();
+    let response = roost_api::router(api.engine.clone())
+        .oneshot(request)
+        .await
+        .unwrap();
+    let mut body = response.into_body();
+    api.vm("new").await;
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let text = String::from_utf8_lossy(&frame).into_owned();
+    assert!(text.contains(&format!("id: {}", last + 1)), "{text}");
+    assert!(text.contains("state-changed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_in_the_middle_leaves_a_whole_vm() {
+    let api = Api::start().await;
+    let (_, image) = api
+        .json(Method::POST, "/v1/images", roost_guests::HELLO)
+        .await;
+    let spec = serde_json::json!({ "name": "web", "kernel": image["digest"] });
+
+    // It is polled once: the request has begun, and nobody waits for it any more.
+    let create = api.send(Method::POST, "/v1/vms", spec.to_string());
+    assert!(create.now_or_never().is_none(), "it waits for the store");
+
+    let boot = async {
+        loop {
+            let answer = api
+                .json(Method::POST, "/v1/vms/web/boot", Body::empty())
+                .await;
+            if answer.0 != StatusCode::NOT_FOUND {
+                break answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), boot);
+    let answer = answer.await.expect("the VM is never there");
+    assert_eq!(answer.0, StatusCode::OK, "{}", answer.1);
+    assert_eq!(answer.1["status"], "succeeded");
+}

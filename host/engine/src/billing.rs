@@ -1,0 +1,244 @@
+//! Usage windows, and what they cost.
+//!
+//! An incarnation's windows tile its time without gaps: each starts at the cumulative counters at
+//! which the one before ended. A window and its place in the outbox are one commit; charges and
+//! the removal from the outbox are another; so each window is charged for exactly once.
+
+use std::sync::Arc;
+
+use roost_model::{
+    Charge, CounterSource, Counters, EventKind, OpenWindow, UsageWindow, VmId, VmRecord,
+    WindowClose, WindowKey,
+};
+use roost_store::{Change, CommitError, Conflict};
+
+use crate::actor::Actor;
+use crate::context::Context;
+use crate::facts;
+use crate::journal::Draft;
+use crate::plugins::{About, Attempts};
+
+/// Windows given to one policy call: keeps the facts small.
+const MAX_WINDOWS_PER_CALL: usize = 64;
+
+impl Actor {
+    /// Opens the first window of an incarnation, unless one is open (after a resume).
+    pub(crate) fn open_window(&self, draft: &mut Draft, start_ms: u64) {
+        if draft.window.is_some() {
+            return;
+        }
+        let window = OpenWindow {
+            key: WindowKey {
+                vm: self.record.id,
+                incarnation: draft.record.incarnation,
+                sequence: 1,
+            },
+            start_ms,
+            start_counters: Counters::default(),
+            counters_at_ms: start_ms,
+            counters: Counters::default(),
+        };
+        draft.push(Change::PutOpenWindow(window.clone()));
+        draft.window = Some(window);
+    }
+
+    /// Reads the counters, makes them durable, and closes the window where the grid says so.
+    pub(crate) async fn read_counters(&mut self) -> Result<(), CommitError> {
+        let (Some(handle), Some(window)) = (self.handle.clone(), self.window.clone()) else {
+            return Ok(());
+        };
+        let counters = match handle.counters().await {
+            Ok(counters) => counters,
+            Err(error) => {
+                tracing::warn!(vm = %self.record.id, %error, "the worker gave no counters");
+                return Ok(());
+            }
+        };
+        let now = self.context.now_ms();
+        let grid = u64::try_from(self.context.config.usage_window.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
+        if now / grid > window.start_ms / grid {
+            let context = Arc::clone(&self.context);
+            let mut draft = self.draft();
+            draft.close_window(&context, WindowClose::Grid, Some(counters), true);
+            return self.commit(draft).await;
+        }
+        let window = OpenWindow {
+            counters,
+            counters_at_ms: now,
+            ..window
+        };
+        self.context
+            .store
+            .commit(vec![Change::PutOpenWindow(window.clone())])
+            .await?;
+        self.window = Some(window);
+        Ok(())
+    }
+}
+
+impl Draft {
+    /// Closes the open window at `counters`, or at the last reported ones where there are none,
+    /// and opens the next one if the incarnation goes on.
+    pub(crate) fn close_window(
+        &mut self,
+        context: &Context,
+        close: WindowClose,
+        counters: Option<Counters>,
+        goes_on: bool,
+    ) {
+        let Some(open) = self.window.take() else {
+            return;
+        };
+        let (source, end, at_ms) = match counters {
+            Some(counters) => (CounterSource::Exact, counters, context.now_ms()),
+            None => (
+                CounterSource::LastAcknowledged,
+                open.counters,
+                open.counters_at_ms,
+            ),
+        };
+        let start = open.start_counters;
+        // The wall clock may have been set back; a window never ends before it starts.
+        let end_ms = at_ms.max(open.start_ms);
+        let window = UsageWindow {
+            key: open.key,
+            start_ms: open.start_ms,
+            end_ms,
+            vcpus: self.record.spec.vcpus,
+            memory_bytes: self.record.spec.memory_bytes(),
+            vcpu_cpu_ns: end.vcpu_cpu_ns.saturating_sub(start.vcpu_cpu_ns),
+            running_ns: end.running_ns.saturating_sub(start.running_ns),
+            serial_tx_bytes: end.serial_tx_bytes.saturating_sub(start.serial_tx_bytes),
+            counters: end,
+            close,
+            source,
+        };
+        self.event(
+            context,
+            EventKind::WindowClosed {
+                window: window.clone(),
+            },
+        );
+        self.push(Change::CloseWindow(window));
+        if goes_on {
+            let next = OpenWindow {
+                key: WindowKey {
+                    sequence: open.key.sequence + 1,
+                    ..open.key
+                },
+                start_ms: end_ms,
+                start_counters: end,
+                counters_at_ms: end_ms,
+                counters: end,
+            };
+            self.push(Change::PutOpenWindow(next.clone()));
+            self.window = Some(next);
+        } else {
+            self.push(Change::RemoveOpenWindow(open.key.vm));
+        }
+        self.closed_window = true;
+    }
+}
+
+impl Context {
+    /// Charges for every window in the outbox whose VM there is a record of.
+    pub(crate) async fn bill_outbox(&self) {
+        loop {
+            let windows = match self.store.outbox(MAX_WINDOWS_PER_CALL) {
+                Ok(windows) => windows,
+                Err(error) => {
+                    tracing::error!(%error, "the billing outbox can't be read");
+                    return;
+                }
+            };
+            let mut vms: Vec<VmId> = windows.iter().map(|w| w.key.vm).collect();
+            vms.sort_unstable();
+            vms.dedup();
+            let mut progress = false;
+            for vm in vms {
+                let windows = windows.iter().filter(|w| w.key.vm == vm).cloned().collect();
+                match self.store.vm(vm) {
+                    Ok(Some(record)) => match self.bill(&record, windows).await {
+                        Ok(()) => progress = true,
+                        Err(error) => tracing::error!(%vm, %error, "a bill waits for the store"),
+                    },
+                    // Delete charges for what is left before it removes the record.
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%vm, %error, "a record can't be read"),
+                }
+            }
+            if !progress || windows.len() < MAX_WINDOWS_PER_CALL {
+                return;
+            }
+        }
+    }
+
+    /// Charges for what is left of one VM.
+    pub(crate) async fn bill_vm(&self, record: &VmRecord) -> Result<(), CommitError> {
+        loop {
+            let windows: Vec<_> = match self.store.outbox_of(record.id, MAX_WINDOWS_PER_CALL) {
+                Ok(windows) => windows,
+                Err(error) => {
+                    tracing::error!(%error, "the billing outbox can't be read");
+                    return Ok(());
+                }
+            };
+            if windows.is_empty() {
+                return Ok(());
+            }
+            self.bill(record, windows).await?;
+        }
+    }
+
+    /// Asks the billing policy about `windows` of one VM and writes down what it charges.
+    async fn bill(&self, record: &VmRecord, windows: Vec<UsageWindow>) -> Result<(), CommitError> {
+        let mut attempts = Attempts::default();
+        loop {
+            let facts = facts::billing(self, record, &windows);
+            let decided = self
+                .decide_billing(facts, About::vm(record), &attempts)
+                .await;
+            let charges: Vec<Charge> = decided
+                .decision
+                .iter()
+                .map(|charge| facts::charge(record.id, charge))
+                .collect();
+            let mut changes: Vec<Change> = windows
+                .iter()
+                .map(|window| Change::Bill {
+                    window: window.key,
+                    charges: charges
+                        .iter()
+                        .filter(|c| c.window == window.key)
+                        .cloned()
+                        .collect(),
+                })
+                .collect();
+            let charged = self.vm_event(
+                record,
+                EventKind::Charged {
+                    charges,
+                    decided_by: decided.by,
+                },
+            );
+            changes.push(Change::AppendEvent(charged));
+            changes.extend(decided.changes);
+            match self.store.commit(changes).await {
+                // The VM's delete and the billing task met; the other one has charged.
+                Err(CommitError::Conflict(Conflict::NotInOutbox(_))) | Ok(_) => return Ok(()),
+                Err(error) if attempts.again(self, &error).await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Charges for windows as they close, until the engine is dropped.
+pub(crate) async fn run(context: Arc<Context>) {
+    loop {
+        context.bill_outbox().await;
+        context.windows_closed.notified().await;
+    }
+}

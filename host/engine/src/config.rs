@@ -1,0 +1,51 @@
+//! What an operator can set about the engine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_store::KvUsage;
+
+use crate::clock::{Clock, SystemClock};
+
+/// The engine's configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Where the run directories of VMs are; created with mode 0700.
+    pub run_dir: PathBuf,
+    /// Where the disks of VMs are; created with mode 0700.
+    pub disk_dir: PathBuf,
+    /// Length of a usage window on the wall-clock grid.
+    pub usage_window: Duration,
+    /// How often counters are read from workers and made durable: what a crash can cost.
+    pub counter_interval: Duration,
+    /// Most VMs on this host, running or not.
+    pub max_vms: usize,
+    /// Revisions of a plugin that are kept of each state in which nobody needs them.
+    pub kept_revisions: usize,
+    /// What each plugin may keep in the store.
+    pub kv_quota: KvUsage,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// The defaults, with run directories below `run_dir` and disks beside it, in `disks`.
+    #[must_use]
+    pub fn new(run_dir: PathBuf) -> Self {
+        Self {
+            disk_dir: run_dir.with_file_name("disks"),
+            run_dir,
+            usage_window: Duration::from_secs(60),
+            counter_interval: Duration::from_secs(5),
+            max_vms: 1000,
+            kept_revisions: 10,
+            // A counter for each of some thousand tenants.
+            kv_quota: KvUsage {
+                keys: 10_000,
+                bytes: 8 << 20,
+            },
+            clock: Arc::new(SystemClock),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The tail of a guest's serial output, kept after its worker is gone.
+
+use std::io;
+use std::path::PathBuf;
+
+use roost_model::VmId;
+use roost_worker::{SerialChunk, VmHandle};
+
+use crate::context::Context;
+
+/// Bytes of output that are kept after an orderly end: as many as a worker's ring holds.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// The file in the run directory: the absolute offset of its first byte of output as a 64-bit
+/// little-endian number, then the output.
+const FILE: &str = "serial.tail";
+
+impl Context {
+    fn log_path(&self, vm: VmId) -> PathBuf {
+        self.run_dir(vm).join(FILE)
+    }
+
+    /// Keeps what the worker's ring holds. A log that can't be kept does not hold up a stop.
+    pub(crate) async fn keep_log(&self, vm: VmId, handle: &dyn VmHandle) {
+        let result = match handle.serial_read(0, KEPT_BYTES).await {
+            Ok(chunk) => {
+                let mut file = chunk.offset.to_le_bytes().to_vec();
+                file.extend_from_slice(&chunk.bytes);
+                let dir = self.run_dir(vm);
+                match tokio::fs::create_dir_all(&dir).await {
+                    Ok(()) => tokio::fs::write(dir.join(FILE), file).await,
+                    Err(error) => Err(error),
+                }
+                .map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%vm, %error, "the serial output could not be kept");
+        }
+    }
+
+    /// Forgets the output of the incarnation before.
+    pub(crate) async fn forget_log(&self, vm: VmId) {
+        if let Err(error) = tokio::fs::remove_file(self.log_path(vm)).await
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%vm, %error, "old serial output could not be removed");
+        }
+    }
+
+    /// What was kept, from `from` on. Nothing kept: an empty chunk at 0.
+    pub(crate) async fn kept_log(&self, vm: VmId, from: u64, max: usize) -> SerialChunk {
+        let file = tokio::fs::read(self.log_path(vm)).await.unwrap_or_default();
+        let Some((offset, bytes)) = file.split_first_chunk::<8>() else {
+            return SerialChunk {
+                offset: 0,
+                bytes: Vec::new(),
+            };
+        };
+        let offset = u64::from_le_bytes(*offset);
+        let skip = usize::try_from(from.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let bytes = bytes.get(skip.min(bytes.len())..).unwrap_or_default();
+        SerialChunk {
+            offset: offset.saturating_add(u64::try_from(skip).unwrap_or(u64::MAX)),
+            bytes: bytes
+                .get(..max.min(bytes.len()))
+                .unwrap_or_default()
+                .to_vec(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What happens when nobody asked for it: incidents, and what a policy decides about them.
+
+use std::sync::Arc;
+
+use roost_model::{
+    DesiredState, EventKind, Failure, FailureKind, GuestExit, Incident, IncidentId, IncidentKind,
+    OnReset, RecoveryAction, Verb, VmState, WindowClose,
+};
+use roost_policy::RecoveryDecision;
+use roost_store::{Change, CommitError};
+use roost_worker::HandleEvent;
+
+use crate::actor::{Actor, PendingRestart};
+use crate::context::{Context, new_uuid};
+use crate::facts;
+use crate::journal::{self, Draft};
+use crate::plugins::{About, Attempts, Settled};
+
+impl Actor {
+    pub(crate) async fn on_worker_event(&mut self, event: &HandleEvent) -> Result<(), CommitError> {
+        match event {
+            HandleEvent::GuestExited {
+                sequence,
+                exit,
+                counters,
+                ..
+            } => self.on_guest_exit(*sequence, exit.clone(), *counters).await,
+            HandleEvent::Gone { status } => {
+                self.detach();
+                let kind = IncidentKind::WorkerExit {
+                    status: status.clone(),
+                };
+                let detail = format!("the worker ended by itself ({status})");
+                self.on_worker_lost(kind, detail).await
+            }
+        }
+    }
+
+    async fn on_guest_exit(
+        &mut self,
+        sequence: u64,
+        exit: GuestExit,
+        counters: roost_model::Counters,
+    ) -> Result<(), CommitError> {
+        let context = Arc::clone(&self.context);
+        let mut draft = self.draft();
+        draft.event(&context, EventKind::GuestExited { exit: exit.clone() });
+        draft.close_window(&context, WindowClose::Stop, Some(counters), false);
+        let incident = if exit.is_orderly() {
+            let reboots = exit == GuestExit::Reset && draft.record.spec.on_reset == OnReset::Reboot;
+            if !reboots {
+                draft.record.desired = DesiredState::Stopped;
+            }
+            draft.state(&context, VmState::Stopping);
+            None
+        } else {
+            let failure = Failure {
+                kind: FailureKind::Guest,
+                detail: exit.to_string(),
+            };
+            draft.state(&context, VmState::Failed { failure });
+            Some(draft.incident(&context, IncidentKind::GuestFailure { exit }))
+        };
+        self.commit(draft).await?;
+        if let Some(handle) = self.handle.clone()
+            && let Err(error) = handle.acknowledge(sequence).await
+        {
+            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+        }
+        self.finish_exit(incident.is_none().then_some(VmState::Stopped))
+            .await?;
+        match incident {
+            Some(incident) => self.recover(incident).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The worker is gone, whatever it was doing.
+    pub(crate) async fn on_worker_lost(
+        &mut self,
+        kind: IncidentKind,
+        detail: String,
+    ) -> Result<(), CommitError> {
+        let context = Arc::clone(&self.context);
+        let mut draft = self.draft();
+        draft.close_window(&context, WindowClose::Crash, None, false);
+        draft.record.worker = None;
+        let failure = Failure {
+            kind: FailureKind::WorkerExit,
+            detail,
+        };
+        draft.state(&context, VmState::Failed { failure });
+        let incident = draft.incident(&context, kind);
+        self.commit(draft).await?;
+        self.recover(incident).await
+    }
+
+    /// Asks the recovery policy about `incident` and does what it says.
+    pub(crate) async fn recover(&mut self, mut incident: Incident) -> Result<(), CommitError> {
+        let context = Arc::clone(&self.context);
+        let history = context
+            .store
+            .incidents(Some(self.record.id), facts::MAX_HISTORY);
+        let history = history.unwrap_or_else(|error| {
+            tracing::error!(%error, "the history of incidents can't be read");
+            Vec::new()
+        });
+        let mut attempts = Attempts::default();
+        let action = loop {
+            let facts = facts::recovery(&context, &self.record, &incident, &history);
+            let about = About::vm(&self.record);
+            let decided = context.decide_recovery(facts, about, &attempts).await;
+            let (draft, action) = self.decided(&context, &mut incident, decided);
+            match self.commit(draft).await {
+                Ok(()) => break action,
+                Err(error) if attempts.again(&context, &error).await => {}
+                Err(error) => return Err(error),
+            }
+        };
+        match action {
+            RecoveryAction::Restart { delay_ms } => {
+                let due_at_ms = context.now_ms().saturating_add(delay_ms);
+                self.restart = Some(PendingRestart {
+                    incident,
+                    due_at_ms,
+                });
+                Ok(())
+            }
+            RecoveryAction::Destroy => {
+                let mut operation = journal::operation(&context, self.record.id, Verb::Delete);
+                let result = self.delete(&mut operation).await;
+                self.announce_end();
+                result
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Actor {
+    /// What a recovery policy's decision about `incident` comes to.
+    fn decided(
+        &self,
+        context: &Context,
+        incident: &mut Incident,
+        decided: Settled<RecoveryDecision>,
+    ) -> (Draft, RecoveryAction) {
+        let (mut action, reason) = facts::recovery_action(&decided.decision);
+        if action == RecoveryAction::Adopt {
+            // There is nothing left to adopt: an actor adopts before it opens an incident.
+            action = RecoveryAction::MarkFailed;
+        }
+        incident.decision = Some(action.clone());
+        incident.closed = !matches!(action, RecoveryAction::Restart { .. });
+
+        let mut draft = self.draft();
+        for change in decided.changes {
+            draft.push(change);
+        }
+        draft.event(
+            context,
+            EventKind::RecoveryDecided {
+                incident: incident.id,
+                action: action.clone(),
+                decided_by: decided.by,
+                reason: reason.clone(),
+            },
+        );
+        draft.push(Change::PutIncident(incident.clone()));
+        match &action {
+            RecoveryAction::LeaveStopped => {
+                draft.record.desired = DesiredState::Stopped;
+                draft.state(context, VmState::Stopped);
+            }
+            RecoveryAction::MarkFailed | RecoveryAction::Adopt => {
+                let failure = Failure {
+                    kind: FailureKind::Recovery,
+                    detail: reason,
+                };
+                draft.state(context, VmState::Failed { failure });
+            }
+            RecoveryAction::Restart { .. } | RecoveryAction::Destroy => {}
+        }
+        (draft, action)
+    }
+}
+
+impl Draft {
+    fn incident(&mut self, context: &Context, kind: IncidentKind) -> Incident {
+        let incident = Incident {
+            id: IncidentId::from_uuid(new_uuid()),
+            vm: self.record.id,
+            incarnation: self.record.incarnation,
+            kind: kind.clone(),
+            at_ms: context.now_ms(),
+            decision: None,
+            closed: false,
+        };
+        self.push(Change::PutIncident(incident.clone()));
+        let opened = EventKind::IncidentOpened {
+            incident: incident.id,
+            incident_kind: kind,
+        };
+        self.event(context, opened);
+        incident
+    }
+}

@@ -1,0 +1,266 @@
+//! Shutdown, reboot and delete: everything that ends a worker.
+
+use std::io;
+use std::time::Duration;
+
+use roost_model::{
+    CleanupId, CleanupTask, Control, DesiredState, EventKind, Grace, Operation, Resource, Step,
+    StepState, Verb, VmState, WindowClose,
+};
+use roost_store::{Change, CommitError};
+use roost_worker::{GuestState, HandleEvent, WorkerIdentity};
+use tokio::time::timeout;
+
+use crate::actor::Actor;
+use crate::context::new_uuid;
+use crate::journal::{intend, operation, outcome};
+
+/// Most time that a guest is given to end by itself: requests to its VM wait meanwhile.
+const MAX_GRACE: Duration = Duration::from_secs(600);
+
+impl Actor {
+    pub(crate) async fn shutdown(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
+        self.intend_stop(operation, DesiredState::Stopped, VmState::Stopping)
+            .await?;
+        self.give_grace(operation.grace).await?;
+        self.end_worker(WindowClose::Stop).await?;
+        let context = self.context.clone();
+        let mut draft = self.draft();
+        outcome(&context, operation, StepState::Done);
+        draft.record.worker = None;
+        draft.state(&context, VmState::Stopped);
+        draft.end(&context, operation, None);
+        self.commit(draft).await
+    }
+
+    pub(crate) async fn reboot(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
+        self.intend_stop(operation, DesiredState::Running, VmState::Stopping)
+            .await?;
+        self.give_grace(operation.grace).await?;
+        self.end_worker(WindowClose::Stop).await?;
+        let context = self.context.clone();
+        outcome(&context, operation, StepState::Done);
+        self.boot(operation, 0).await
+    }
+
+    pub(crate) async fn delete(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
+        self.intend_stop(operation, DesiredState::Deleted, VmState::Deleting)
+            .await?;
+        self.end_worker(WindowClose::Stop).await?;
+        let context = self.context.clone();
+
+        let mut draft = self.draft();
+        outcome(&context, operation, StepState::Done);
+        intend(&context, operation, Step::RemoveRunDirectory);
+        draft.record.worker = None;
+        draft.operation(operation);
+        self.commit(draft).await?;
+
+        let removed = context.remove_run_dir(self.record.id).await;
+        let disks_removed = if self.record.spec.disks.is_empty() {
+            Ok(())
+        } else {
+            outcome(&context, operation, StepState::Done);
+            intend(&context, operation, Step::RemoveDisks);
+            let mut draft = self.draft();
+            draft.operation(operation);
+            self.commit(draft).await?;
+            context.remove_disks(self.record.id).await
+        };
+        // The bill is written while there is still a record to say whose it is.
+        context.bill_vm(&self.record).await?;
+
+        outcome(&context, operation, StepState::Done);
+        intend(&context, operation, Step::RemoveRecord);
+        let id = self.record.id;
+        let mut draft = self.draft();
+        for (result, resource) in [
+            (removed, Resource::RunDirectory),
+            (disks_removed, Resource::Disks),
+        ] {
+            if let Err(error) = result {
+                draft.push(Change::PutCleanup(self.task(resource, error.to_string())));
+            }
+        }
+        draft.state(&context, VmState::Deleted);
+        outcome(&context, operation, StepState::Done);
+        draft.end(&context, operation, None);
+        draft.push(Change::RemoveVm {
+            id,
+            revision: self.record.revision,
+        });
+        context.store.commit(draft.changes).await?;
+        context.cleanup_due.notify_one();
+        // Whoever hears of the end must find nothing, so before it is announced.
+        context.leases.free(&self.record);
+        context.with_actors(|actors| actors.remove(&id));
+        self.deleted = true;
+        Ok(())
+    }
+
+    /// Writes down that the worker is to be ended.
+    async fn intend_stop(
+        &mut self,
+        operation: &mut Operation,
+        desired: DesiredState,
+        through: VmState,
+    ) -> Result<(), CommitError> {
+        let context = self.context.clone();
+        let mut draft = self.draft();
+        draft.record.desired = desired;
+        draft.state(&context, through);
+        intend(&context, operation, Step::StopWorker);
+        draft.operation(operation);
+        self.commit(draft).await
+    }
+
+    /// Presses the button that tells the guest to end by itself, and waits as long as it may take.
+    /// Whatever comes of it, the guest can be stopped afterwards.
+    async fn give_grace(&mut self, grace: Option<Grace>) -> Result<(), CommitError> {
+        let (Some(grace), Some(handle)) = (grace, self.handle.clone()) else {
+            return Ok(());
+        };
+        // A guest that is paused hears nothing.
+        if handle.state() != GuestState::Running {
+            return Ok(());
+        }
+        let button = grace.button;
+        if let Err(error) = handle.control(Control::Press { button }).await {
+            tracing::warn!(vm = %self.record.id, %error, "the guest could not be told to end");
+            return Ok(());
+        }
+        let patience = Duration::from_millis(grace.deadline_ms).min(MAX_GRACE);
+        let Ok(HandleEvent::GuestExited { sequence, exit, .. }) =
+            timeout(patience, handle.next_event()).await
+        else {
+            tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
+            return Ok(());
+        };
+        let mut draft = self.draft();
+        draft.event(&self.context, EventKind::GuestExited { exit });
+        self.commit(draft).await?;
+        if let Err(error) = handle.acknowledge(sequence).await {
+            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+        }
+        Ok(())
+    }
+
+    /// Ends the guest and the worker process, if there are any; closes the usage window.
+    /// Idempotent. Afterwards no worker of this VM runs, or a cleanup task says that one may.
+    pub(crate) async fn end_worker(&mut self, close: WindowClose) -> Result<(), CommitError> {
+        let context = self.context.clone();
+        let mut counters = None;
+        if let Some(handle) = self.handle.clone() {
+            match handle.stop().await {
+                Ok((_, last)) => counters = Some(last),
+                Err(error) => {
+                    tracing::warn!(vm = %self.record.id, %error, "the guest did not stop");
+                }
+            }
+            context.keep_log(self.record.id, handle.as_ref()).await;
+        }
+        if self.window.is_some() {
+            let mut draft = self.draft();
+            draft.close_window(&context, close, counters, false);
+            self.commit(draft).await?;
+        }
+        if let Some(handle) = self.handle.clone()
+            && let Err(error) = handle.quit().await
+        {
+            tracing::warn!(vm = %self.record.id, %error, "the worker did not quit");
+        }
+        self.detach();
+        self.kill_worker().await
+    }
+
+    /// Makes sure that the recorded process is gone; hands it to cleanup if that fails.
+    pub(crate) async fn kill_worker(&mut self) -> Result<(), CommitError> {
+        let worker = self.record.worker.as_ref();
+        let Some((pid, start_ticks)) = worker.and_then(|w| Some((w.pid?, w.start_ticks?))) else {
+            return Ok(());
+        };
+        let Err(error) = self
+            .context
+            .backend
+            .kill(WorkerIdentity { pid, start_ticks })
+            .await
+        else {
+            return Ok(());
+        };
+        let task = self.task(Resource::Worker { pid, start_ticks }, error.to_string());
+        self.context
+            .store
+            .commit(vec![Change::PutCleanup(task)])
+            .await?;
+        self.context.cleanup_due.notify_one();
+        Ok(())
+    }
+
+    /// A cleanup task whose first attempt has just failed with `error`. It is due at once: the
+    /// cleanup task asks the policy after its own first attempt.
+    fn task(&self, resource: Resource, error: String) -> CleanupTask {
+        let now = self.context.now_ms();
+        CleanupTask {
+            id: CleanupId::from_uuid(new_uuid()),
+            vm: self.record.id,
+            resource,
+            attempts: 1,
+            due_at_ms: now,
+            created_at_ms: now,
+            last_error: Some(error),
+        }
+    }
+
+    /// The second half of a guest's own end: its exit is written down, its worker is not needed.
+    /// A VM that is to run nevertheless is booted again.
+    pub(crate) async fn finish_exit(&mut self, to: Option<VmState>) -> Result<(), CommitError> {
+        self.end_worker(WindowClose::Stop).await?;
+        let context = self.context.clone();
+        let boots = to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
+        let mut operation = boots.then(|| operation(&context, self.record.id, Verb::Boot));
+        let mut draft = self.draft();
+        draft.record.worker = None;
+        if let Some(state) = to {
+            draft.state(&context, state);
+        }
+        if let Some(operation) = &operation {
+            draft.operation(operation);
+        }
+        self.commit(draft).await?;
+        let Some(operation) = &mut operation else {
+            return Ok(());
+        };
+        let result = self.boot(operation, self.record.recovery_attempts).await;
+        self.announce_end();
+        result
+    }
+
+    /// Writes down that a worker from before this host process was taken over.
+    pub(crate) async fn adopted(&mut self) -> Result<(), CommitError> {
+        let context = self.context.clone();
+        let Some(handle) = self.handle.clone() else {
+            return Ok(());
+        };
+        let counters = handle.counters().await.ok();
+        let mut draft = self.draft();
+        if let Some(identity) = handle.identity() {
+            if let Some(worker) = &mut draft.record.worker {
+                worker.pid = Some(identity.pid);
+                worker.start_ticks = Some(identity.start_ticks);
+            }
+            draft.event(&context, EventKind::WorkerAdopted { pid: identity.pid });
+        }
+        draft.close_window(&context, WindowClose::Adoption, counters, true);
+        self.commit(draft).await
+    }
+}
+
+impl crate::context::Context {
+    /// Removes what a VM has in the file system. Nothing there: fine.
+    pub(crate) async fn remove_run_dir(&self, vm: roost_model::VmId) -> io::Result<()> {
+        match tokio::fs::remove_dir_all(self.run_dir(vm)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

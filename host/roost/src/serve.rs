@@ -1,0 +1,145 @@
+//! `roost serve`: the host.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use roost_engine::{
+    Blobs, ChildCompiler, CompileLimits, Compiler, Config, Engine, PolicyHost, PolicyRuntime,
+    RuntimeConfig, Store, StoreServices,
+};
+use roost_worker::WorkerBackend;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Descriptors that a host with thousands of VMs needs: a few for each.
+const DESCRIPTORS: u64 = 65_536;
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    roost serve --data /var/lib/roost\n  \
+    RUST_LOG=debug roost serve --data ./data --log json")]
+pub(crate) struct Serve {
+    /// Where the host keeps its state; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to listen.  [default: DIR/roost.sock]
+    #[arg(long = "listen", value_name = "SOCKET")]
+    listen: Option<PathBuf>,
+    /// Most VMs on this host.
+    #[arg(long, default_value_t = 1000)]
+    max_vms: usize,
+    /// Length of a usage window, seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    usage_window: u64,
+    /// How often counters are read and made durable, ms: what a crash of a worker can cost.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(10..))]
+    counter_interval: u64,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = Log::Human)]
+    log: Log,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Log {
+    Human,
+    Json,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<()> {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        match self.log {
+            Log::Human => log.init(),
+            Log::Json => log.json().init(),
+        }
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        raise_descriptor_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(self.host())
+    }
+
+    async fn host(self) -> Result<()> {
+        let kvm = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .context(
+                "/dev/kvm can't be opened: Roost needs KVM, and a user that may read and write it",
+            )?;
+        let store = Store::open(&self.data.join("store"))?;
+        let blobs = Blobs::open(&self.data.join("blobs"))?;
+        let executable = std::env::current_exe().context("the path of this program")?;
+        let compiler = ChildCompiler::new(
+            executable.clone(),
+            [crate::COMPILE.into()],
+            CompileLimits::default(),
+        );
+        let backend = Arc::new(WorkerBackend::new(executable, kvm));
+        let config = Config {
+            usage_window: Duration::from_secs(self.usage_window),
+            counter_interval: Duration::from_millis(self.counter_interval),
+            max_vms: self.max_vms,
+            ..Config::new(self.data.join("run"))
+        };
+        let services = StoreServices::new(store.clone(), config.kv_quota);
+        let policies = PolicyHost::new(PolicyRuntime::with(RuntimeConfig {
+            compiler: Compiler::Child(compiler),
+            cache: Some(self.data.join("policies")),
+            services: Some(Arc::new(services)),
+            ..RuntimeConfig::default()
+        })?);
+        let path = self.listen.unwrap_or_else(|| self.data.join("roost.sock"));
+        let listener =
+            roost_api::bind(&path).with_context(|| format!("no socket at {}", path.display()))?;
+        let engine = Engine::start(config, store, blobs, policies, backend).await?;
+        tracing::info!(socket = %path.display(), "the host is ready");
+        crate::output::line(&format!("ready: {}", path.display()))?;
+
+        roost_api::serve(listener, engine.clone(), stop_signal()).await;
+        tracing::info!("the host stops; VMs go on");
+        engine.shutdown().await;
+        // A socket that nobody listens on is only in the way.
+        let _ = std::fs::remove_file(&path);
+        Ok(())
+    }
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Raises the soft limit as far as this process may.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, wanted, "the limit of descriptors could not be raised");
+        }
+    }
+}

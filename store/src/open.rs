@@ -1,0 +1,292 @@
+//! Opening a store, or making one.
+//!
+//! A file that is there is first opened through an [`Overlay`], where redb can recover it and all
+//! checks are made; only one that passes them is opened for real. A new one is made under another
+//! name and renamed when it is complete, so that there is never half a store.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    StorageError,
+};
+
+use crate::error::{OpenError, ReadError};
+use crate::migrate::migrate;
+use crate::overlay::Overlay;
+use crate::retention::{MAX_FINISHED_OPERATIONS, Retention};
+use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION, number};
+
+/// The database's file in the store's directory.
+pub(crate) const FILE: &str = "roost.redb";
+/// A store that is being made.
+const NEW_FILE: &str = "roost.redb.new";
+/// Pages that redb keeps in memory, bytes: the records of a few thousand VMs.
+const CACHE_BYTES: usize = 32 << 20;
+/// Largest file whose every page is checked at each start: reading it takes a fraction of the
+/// second in which a host must be back. In a larger one only what recovery and reads touch is.
+const MAX_CHECKED_BYTES: u64 = 128 << 20;
+/// Permission bits of everyone but the owner.
+const OTHERS: u32 = 0o077;
+
+/// What a test may want otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Pages that redb keeps in memory, bytes.
+    pub(crate) cache_bytes: usize,
+    /// Finished operations that are kept.
+    pub(crate) keep_operations: u64,
+    /// Decisions that are kept.
+    pub(crate) retention: Retention,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cache_bytes: CACHE_BYTES,
+            keep_operations: MAX_FINISHED_OPERATIONS,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// A store's database, open.
+pub(crate) struct Opened {
+    pub(crate) database: Database,
+    /// The file below it.
+    pub(crate) file: File,
+    /// The number of the last event.
+    pub(crate) last_event: u64,
+    /// The directory. While it is open, no other host gets it.
+    pub(crate) directory: File,
+}
+
+/// Opens or makes the store in `dir`; `backend` is how redb gets at the file.
+pub(crate) fn open<B: StorageBackend>(
+    dir: &Path,
+    limits: Limits,
+    backend: impl FnOnce(File) -> Result<B, DatabaseError>,
+) -> Result<Opened, OpenError> {
+    let path = dir.join(FILE);
+    prepare_directory(dir, &path)?;
+    let directory = File::open(dir).map_err(io_error(dir))?;
+    match directory.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
+        Err(TryLockError::Error(source)) => return Err(io_error(dir)(source)),
+    }
+    if !path.try_exists().map_err(io_error(&path))? {
+        create(dir, &path, &directory)?;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(io_error(&path))?;
+    let last_event = check(&path, &file)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(io_error(&path))?;
+    let database = file
+        .try_clone()
+        .map_err(|error| DatabaseError::from(StorageError::from(error)))
+        .and_then(backend)
+        .and_then(|backend| builder(limits).create_with_backend(backend))
+        .map_err(|error| database_error(&path, error))?;
+    migrate(&database).map_err(|error| read_error(&path, error))?;
+    Ok(Opened {
+        database,
+        file,
+        last_event,
+        directory,
+    })
+}
+
+pub(crate) fn builder(limits: Limits) -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(limits.cache_bytes);
+    builder
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Makes the directory, for its owner alone. One that is there is tightened if it is the store's
+/// or empty: to lock everyone out of somebody else's directory would do damage.
+fn prepare_directory(dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let io = io_error(dir);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(&io)?;
+    let mode = fs::metadata(dir).map_err(&io)?.permissions().mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let is_ours = path.try_exists().map_err(&io)?;
+    if !is_ours && fs::read_dir(dir).map_err(&io)?.next().is_some() {
+        return Err(OpenError::SharedDirectory {
+            path: dir.to_owned(),
+            mode,
+        });
+    }
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(&io)
+}
+
+/// Makes an empty store. Whoever calls holds the directory's lock.
+fn create(dir: &Path, path: &Path, directory: &File) -> Result<(), OpenError> {
+    let new = dir.join(NEW_FILE);
+    let io = io_error(&new);
+    // A host that was killed here has left one.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(&io)?;
+    let backend = file.try_clone().map_err(&io)?;
+    let database = FileBackend::new(backend)
+        .and_then(|backend| builder(Limits::default()).create_with_backend(backend))
+        .map_err(|error| database_error(&new, error))?;
+    create_tables(&database).map_err(|error| read_error(&new, error))?;
+    database
+        .close()
+        .map_err(|error| database_error(&new, error))?;
+    file.sync_all().map_err(&io)?;
+    fs::rename(&new, path).map_err(&io)?;
+    directory.sync_all().map_err(io_error(dir))
+}
+
+fn create_tables(database: &Database) -> Result<(), ReadError> {
+    let transaction = database.begin_write()?;
+    for table in tables::tables(SCHEMA_VERSION) {
+        transaction.open_table(table.definition())?;
+    }
+    let version = SCHEMA_VERSION.to_be_bytes();
+    transaction
+        .open_table(tables::META.definition())?
+        .insert(SCHEMA_KEY, version.as_slice())?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Checks the file without changing it; the number of its last event.
+fn check(path: &Path, file: &File) -> Result<u64, OpenError> {
+    let corrupt = |reason: &str| OpenError::Corrupt {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let metadata = file.metadata().map_err(io_error(path))?;
+    if !metadata.is_file() {
+        return Err(corrupt("it is not a regular file"));
+    }
+    if metadata.len() == 0 {
+        return Err(corrupt("it is empty"));
+    }
+    let overlay = file
+        .try_clone()
+        .and_then(Overlay::new)
+        .map_err(io_error(path))?;
+    // redb trusts a file that was closed in good order and can panic if it was damaged since.
+    catch_unwind(AssertUnwindSafe(|| {
+        let database = builder(Limits::default())
+            .create_with_backend(overlay)
+            .map_err(|error| database_error(path, error))?;
+        check_database(path, database, metadata.len() <= MAX_CHECKED_BYTES)
+    }))
+    .unwrap_or_else(|_| Err(corrupt("redb could not make sense of its pages")))
+}
+
+fn check_database(path: &Path, mut database: Database, every_page: bool) -> Result<u64, OpenError> {
+    let found = schema(&database).map_err(|error| read_error(path, error))?;
+    if found > SCHEMA_VERSION {
+        return Err(OpenError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known: SCHEMA_VERSION,
+        });
+    }
+    if every_page {
+        let is_clean = database
+            .check_integrity()
+            .map_err(|error| database_error(path, error))?;
+        if !is_clean {
+            return Err(OpenError::Corrupt {
+                path: path.to_owned(),
+                reason: "the checksums of its pages do not match".to_owned(),
+            });
+        }
+    }
+    check_tables(&database, found).map_err(|error| read_error(path, error))
+}
+
+/// Every table of `schema` is there; the number of the last event.
+fn check_tables(database: &Database, schema: u32) -> Result<u64, ReadError> {
+    let transaction = database.begin_read()?;
+    for table in tables::tables(schema) {
+        transaction.open_table(table.definition())?;
+    }
+    let events = transaction.open_table(tables::EVENTS.definition())?;
+    let last = events.last()?;
+    last.map_or(Ok(0), |(key, _)| number(tables::EVENTS, key.value()))
+}
+
+/// The schema version that is written in the database.
+pub(crate) fn schema(database: &Database) -> Result<u32, ReadError> {
+    let meta = database
+        .begin_read()?
+        .open_table(tables::META.definition())?;
+    let value = meta.get(SCHEMA_KEY)?;
+    let version = value
+        .and_then(|value| value.value().try_into().ok())
+        .map(u32::from_be_bytes)
+        .filter(|version| *version > 0);
+    version.ok_or_else(|| tables::META.damaged("there is no schema version"))
+}
+
+fn read_error(path: &Path, error: ReadError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        ReadError::Database(error) => match *error {
+            redb::Error::Io(source) if !is_damage(&source) => OpenError::Io { path, source },
+            error => OpenError::Corrupt {
+                path,
+                reason: error.to_string(),
+            },
+        },
+        ReadError::Value { .. } => OpenError::Corrupt {
+            path,
+            reason: error.to_string(),
+        },
+    }
+}
+
+fn database_error(path: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(PathBuf::from(path)),
+        error => read_error(path, error.into()),
+    }
+}
+
+/// Whether redb found the content wrong, and not the disk.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput
+    )
+}

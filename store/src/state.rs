@@ -1,0 +1,72 @@
+//! What the readers and the writer share.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use redb::Database;
+
+use crate::open::{Limits, builder};
+use crate::overlay::Overlay;
+
+/// The database and how it is doing.
+pub(crate) struct State {
+    /// Replaced once, when a write fails.
+    database: RwLock<Arc<Database>>,
+    /// The file below the database.
+    file: File,
+    failure: OnceLock<String>,
+    /// Transactions committed so far.
+    pub(crate) transactions: AtomicU64,
+    pub(crate) limits: Limits,
+}
+
+impl State {
+    pub(crate) fn new(database: Database, file: File, limits: Limits) -> Self {
+        Self {
+            database: RwLock::new(Arc::new(database)),
+            file,
+            failure: OnceLock::new(),
+            transactions: AtomicU64::new(0),
+            limits,
+        }
+    }
+
+    /// Where to read.
+    pub(crate) fn database(&self) -> Arc<Database> {
+        let database = self.database.read();
+        Arc::clone(&database.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Why no more is written, once that is so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// No more writes, because of `reason`. Reads go on with what is in the file: redb itself
+    /// reads nothing any more once a write of it has failed. After a panic it can't even be
+    /// closed, so it stays open until the process ends.
+    pub(crate) fn fail(&self, reason: &str, has_panicked: bool) {
+        if self.failure.set(reason.to_owned()).is_err() {
+            return;
+        }
+        if has_panicked {
+            std::mem::forget(self.database());
+        }
+        // Without a copy, reads say what is wrong with the file.
+        if let Ok(Some(copy)) = catch_unwind(AssertUnwindSafe(|| self.copy())) {
+            let mut database = self
+                .database
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *database = Arc::new(copy);
+        }
+    }
+
+    /// What is in the file, to be read.
+    fn copy(&self) -> Option<Database> {
+        let overlay = Overlay::new(self.file.try_clone().ok()?).ok()?;
+        builder(self.limits).create_with_backend(overlay).ok()
+    }
+}

@@ -1,0 +1,277 @@
+//! Stores that older versions wrote are read, for good.
+//!
+//! `golden/schema-N.jsonl` has the rows that the first version with that schema wrote: table, key,
+//! and value as hexadecimal digits or as text. A row is never changed; when values gain a field, a
+//! further file with rows that have it is added beside these.
+
+mod records;
+mod values;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+
+use records::*;
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _,
+};
+use roost_model::*;
+use roost_store::{
+    Change, DecisionFilter, DecisionPage, Expect, KvUsage, Order, SCHEMA_VERSION, Store,
+};
+use values::kv;
+
+const SCHEMA_1: &str = include_str!("golden/schema-1.jsonl");
+const SCHEMA_2: &str = include_str!("golden/schema-2.jsonl");
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Row {
+    table: String,
+    key: String,
+    value: String,
+}
+
+/// What the golden file was written from.
+fn changes() -> Vec<Change> {
+    let w = key(1, 1, 1);
+    vec![
+        Change::PutVm {
+            record: vm(1, "a"),
+            expect: Expect::Absent,
+        },
+        Change::PutOperation(operation(1, 1, OperationState::Running)),
+        Change::PutOperation(operation(
+            2,
+            1,
+            OperationState::Failed {
+                error: "no".to_owned(),
+            },
+        )),
+        Change::AppendEvent(event(1)),
+        Change::PutIncident(incident(1, 1, false)),
+        Change::PutCleanup(task(1, 1)),
+        Change::PutAction(action(1)),
+        Change::PutPlugin(plugin("p")),
+        Change::PutBinding(binding(Hook::Billing, "p", 1)),
+        Change::PutImage(image(1, Some("i:1"))),
+        Change::PutOpenWindow(open_window(1, 1)),
+        Change::CloseWindow(window(w)),
+        Change::Bill {
+            window: w,
+            charges: vec![charge(w, "cpu")],
+        },
+        Change::CloseWindow(window(key(1, 1, 2))),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// What schema 2 has beyond it, tables and fields.
+fn changes_2() -> Vec<Change> {
+    let mut plugin = plugin("q");
+    plugin.previous = Some(2);
+    plugin.rolled_back = Some(3);
+    plugin.shadow = Some(4);
+    let like = plugin.revisions[0].clone();
+    let states = [
+        RevisionState::Uploaded,
+        RevisionState::Compiled,
+        RevisionState::Validated,
+        RevisionState::Shadow,
+        RevisionState::Retired,
+        RevisionState::Failed {
+            reason: "no".to_owned(),
+        },
+    ];
+    for (revision, state) in (2..).zip(states) {
+        plugin.revisions.push(PluginRevision {
+            revision,
+            state,
+            grants: Grant::ALL.into(),
+            ..like.clone()
+        });
+    }
+    let binding = Binding {
+        instance: InstanceMode::Warm,
+        ..binding(Hook::Admission, "q", 2)
+    };
+    vec![
+        Change::PutPlugin(plugin),
+        Change::PutBinding(binding),
+        Change::AppendDecision(decision(1, 1, "q", true)),
+        Change::WriteKv(kv("k", Some(b"value"))),
+        Change::PutQuarantine(quarantine("q", 9)),
+    ]
+}
+
+/// A store with the rows of a golden file, of so many tables.
+fn golden(rows: &str, tables: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
+    let database = Database::create(dir.path().join("roost.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for line in rows.lines() {
+        let row: Row = serde_json::from_str(line).unwrap();
+        let definition: TableDefinition<&[u8], &[u8]> = TableDefinition::new(&row.table);
+        let mut table = transaction.open_table(definition).unwrap();
+        // Values are text behind a version byte, or bytes of an index.
+        let value = match row.value.strip_prefix("1:") {
+            Some(json) => [b"\x01", json.as_bytes()].concat(),
+            None => unhex(&row.value),
+        };
+        table
+            .insert(unhex(&row.key).as_slice(), value.as_slice())
+            .unwrap();
+    }
+    // The golden file has rows of every table.
+    assert_eq!(transaction.list_tables().unwrap().count(), tables);
+    transaction.commit().unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_store_of_schema_1_is_migrated_read_in_full_and_goes_on() {
+    let dir = golden(SCHEMA_1, 21);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.schema_version().unwrap(), SCHEMA_VERSION);
+    assert_is_schema_1(&store);
+    // What there was not comes to be.
+    let empty = DecisionPage::default();
+    let all = DecisionFilter::default();
+    let order = Order::Oldest { after: 0 };
+    assert_eq!(store.decisions(&all, order, 9).unwrap(), empty);
+    let events = store.snapshot().unwrap().events_of(vm_id(1), 9).unwrap();
+    assert_eq!(events, store.events(0, 9).unwrap());
+    store.commit(changes_2()).await.unwrap();
+    goes_on(&store).await;
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_is_schema_2(&store);
+}
+
+#[tokio::test]
+async fn a_store_of_schema_2_is_read_in_full_and_goes_on() {
+    let dir = golden(SCHEMA_2, 26);
+    let store = Store::open(dir.path()).unwrap();
+    assert_is_schema_1(&store);
+    assert_is_schema_2(&store);
+    goes_on(&store).await;
+}
+
+async fn goes_on(store: &Store) {
+    let next = vec![
+        Change::AppendEvent(event(2)),
+        Change::AppendDecision(decision(2, 1, "q", false)),
+    ];
+    let next = store.commit(next).await.unwrap();
+    assert_eq!(next.events[0].number, 2);
+    assert_eq!(store.decision(2).unwrap().unwrap().decision.at_ms, 2);
+}
+
+fn assert_is_schema_2(store: &Store) {
+    let all = changes_2();
+    let (Change::PutPlugin(plugin), Change::PutBinding(binding)) = (&all[0], &all[1]) else {
+        panic!("{all:?}");
+    };
+    assert_eq!(store.plugin(&name("q")).unwrap().as_ref(), Some(plugin));
+    let bound = store.binding(Hook::Admission, &name("q")).unwrap();
+    assert_eq!(bound.as_ref(), Some(binding));
+    let first = store.decision(1).unwrap().unwrap();
+    assert_eq!(first.decision, decision(1, 1, "q", true));
+    assert_eq!(store.quarantines().unwrap(), [quarantine("q", 9)]);
+    let snapshot = store.snapshot().unwrap();
+    let value = snapshot.kv_get(&name("p"), "k").unwrap();
+    assert_eq!(value.as_deref(), Some(b"value".as_slice()));
+    let usage = snapshot.kv_usage(&name("p")).unwrap();
+    assert_eq!(usage, KvUsage { keys: 1, bytes: 6 });
+}
+
+fn assert_is_schema_1(store: &Store) {
+    let (id, w) = (vm_id(1), key(1, 1, 1));
+    assert_eq!(
+        store.vm_by_name(&Tenant::default(), &name("a")).unwrap(),
+        Some(vm(1, "a"))
+    );
+    let running = operation(1, 1, OperationState::Running);
+    let failed = operation(
+        2,
+        1,
+        OperationState::Failed {
+            error: "no".to_owned(),
+        },
+    );
+    assert_eq!(
+        store.operations(Some(id), 9).unwrap(),
+        [failed, running.clone()]
+    );
+    assert_eq!(store.unfinished_operations().unwrap(), [running]);
+    assert_eq!(
+        store.events(0, 9).unwrap(),
+        [Event {
+            number: 1,
+            event: event(1)
+        }]
+    );
+    assert_eq!(
+        store.incidents(Some(id), 9).unwrap(),
+        [incident(1, 1, false)]
+    );
+    assert_eq!(store.open_incidents().unwrap(), [incident(1, 1, false)]);
+    assert_eq!(store.cleanup_tasks().unwrap(), [task(1, 1)]);
+    assert_eq!(store.actions_required().unwrap(), [action(1)]);
+    assert_eq!(store.plugin(&name("p")).unwrap(), Some(plugin("p")));
+    let bound = store.binding(Hook::Billing, &name("p")).unwrap();
+    assert_eq!(bound, Some(binding(Hook::Billing, "p", 1)));
+    assert_eq!(
+        store.image_by_tag("i:1").unwrap(),
+        Some(image(1, Some("i:1")))
+    );
+    assert_eq!(store.open_window(id).unwrap(), Some(open_window(1, 1)));
+    assert_eq!(
+        store.windows(None, 9).unwrap(),
+        [window(w), window(key(1, 1, 2))]
+    );
+    assert_eq!(store.outbox(9).unwrap(), [window(key(1, 1, 2))]);
+    assert_eq!(store.outbox_of(id, 9).unwrap(), [window(key(1, 1, 2))]);
+    assert_eq!(store.charges(None, 9).unwrap(), [charge(w, "cpu")]);
+}
+
+/// Prints the rows of a store as this version writes them, for the golden file of a new schema:
+/// `cargo test -p roost-store --test golden -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "it makes a golden file and checks nothing"]
+async fn print_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.commit(changes()).await.unwrap();
+    store.commit(changes_2()).await.unwrap();
+    drop(store);
+    let database = Database::open(dir.path().join("roost.redb")).unwrap();
+    let transaction = database.begin_read().unwrap();
+    for table in transaction.list_tables().unwrap() {
+        let definition: TableDefinition<&[u8], &[u8]> = TableDefinition::new(table.name());
+        for row in transaction.open_table(definition).unwrap().iter().unwrap() {
+            let (key, value) = row.unwrap();
+            let value = match value.value() {
+                [1, json @ ..] if json.first() == Some(&b'{') => {
+                    format!("1:{}", std::str::from_utf8(json).unwrap())
+                }
+                bytes => hex(bytes),
+            };
+            let row = Row {
+                table: table.name().to_owned(),
+                key: hex(key.value()),
+                value,
+            };
+            println!("{}", serde_json::to_string(&row).unwrap());
+        }
+    }
+}

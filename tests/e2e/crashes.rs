@@ -1,0 +1,84 @@
+//! What is killed comes back or is cleaned up.
+
+#[allow(dead_code)]
+#[path = "host.rs"]
+mod host;
+
+use host::{Host, is_alive, kill};
+
+#[test]
+fn a_killed_worker_is_an_incident_and_a_new_incarnation_prints() {
+    let host = Host::start();
+    host.boot_hello("web");
+    kill(host.worker("web").unwrap());
+    host.until("incarnation 2", || {
+        let record = host.roost(&["vm", "show", "web"]);
+        (record["incarnation"] == 2 && record["state"] == "running").then_some(())
+    });
+    host.until("its ticks", || {
+        host.log("web").contains("tick 1\n").then_some(())
+    });
+    let incidents = host.roost(&["incidents", "web"]);
+    assert_eq!(incidents["items"][0]["incident_kind"], "worker-exit");
+    assert_eq!(incidents["items"][0]["status"], "signal 9");
+    assert_eq!(incidents["items"][0]["decision"]["action"], "restart");
+}
+
+#[test]
+fn a_guest_ticks_on_through_the_death_of_its_host_and_is_ruled_by_the_next() {
+    let mut host = Host::start();
+    host.boot_hello("web");
+    let worker = host.worker("web");
+    let before = host.log("web");
+    host.kill_and_restart();
+    host.until("adoption", || {
+        let record = host.roost(&["vm", "show", "web"]);
+        (record["state"] == "running").then_some(())
+    });
+    assert_eq!(host.worker("web"), worker);
+    host.until("more ticks", || {
+        (host.log("web").len() > before.len()).then_some(())
+    });
+    assert!(
+        host.log("web").starts_with(&before),
+        "its output goes on where it was"
+    );
+    host.roost(&["vm", "pause", "web"]);
+    host.roost(&["vm", "resume", "web"]);
+    host.roost(&["vm", "delete", "web"]);
+    assert!(!is_alive(worker.unwrap()));
+    assert_eq!(
+        std::fs::read_dir(host.data().join("run")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn host_and_worker_killed_together_leave_an_incident_and_a_working_vm() {
+    let mut host = Host::start();
+    host.boot_hello("web");
+    let worker = host.worker("web").unwrap();
+    kill(worker);
+    host.kill_and_restart();
+    host.until("incarnation 2", || {
+        let record = host.roost(&["vm", "show", "web"]);
+        (record["incarnation"] == 2 && record["state"] == "running").then_some(())
+    });
+    let usage = host.roost(&["usage", "web"]);
+    let windows = usage["windows"].as_array().unwrap();
+    let crashed: Vec<_> = windows.iter().filter(|w| w["incarnation"] == 1).collect();
+    assert_eq!(crashed.last().unwrap()["source"], "last-acknowledged");
+}
+
+#[test]
+fn a_second_host_on_the_same_data_is_refused() {
+    let host = Host::start();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roost"))
+        .args(["serve", "--data"])
+        .arg(host.data())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("in use by another process"), "{error}");
+}

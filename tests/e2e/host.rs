@@ -1,0 +1,168 @@
+//! A real `roost serve` in a temporary directory, driven by the real command line.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longest that anything here may take; a promise that is kept is kept in a fraction of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
+    process: Child,
+}
+
+impl Host {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let process = serve(dir.path());
+        Self { dir, process }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Kills the host process and starts another on the same directory.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = serve(self.dir.path());
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_roost"))
+            .args(arguments)
+            .args(["-o", "json"])
+            .env("ROOST_SOCKET", self.data().join("roost.sock"))
+            .output()
+            .unwrap()
+    }
+
+    /// What a command that must succeed answers.
+    pub(crate) fn roost(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "roost {}: {errors}",
+            arguments.join(" ")
+        );
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// The error of a command that must fail.
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(
+            !output.status.success(),
+            "roost {} succeeded",
+            arguments.join(" ")
+        );
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!error.contains("panicked"), "{error}");
+        error
+    }
+
+    /// Writes a file beside the host's data and returns its path.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Polls until `done` has something to say: the command line has no other way to wait.
+    pub(crate) fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(result) = done() {
+                return result;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn log(&self, vm: &str) -> String {
+        let output = self.run(&["vm", "logs", vm]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A booted VM of the hello guest that has begun to tick: the host works.
+    pub(crate) fn boot_hello(&self, name: &str) {
+        let kernel = self.file("hello", roost_guests::HELLO);
+        self.roost(&[
+            "vm", "create", "--name", name, "--kernel", &kernel, "--memory", "64",
+        ]);
+        self.roost(&["vm", "boot", name]);
+        self.until("the first tick", || {
+            self.log(name).contains("tick 1\n").then_some(())
+        });
+    }
+
+    pub(crate) fn worker(&self, vm: &str) -> Option<u32> {
+        let record = self.roost(&["vm", "show", vm]);
+        record["worker"]["pid"].as_u64().map(|pid| pid as u32)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Workers outlive the host, so they are ended by name before it.
+        if let Some(vms) = self.run(&["vm", "list"]).stdout.get(..)
+            && let Ok(vms) = serde_json::from_slice::<Value>(vms)
+        {
+            for vm in vms["items"].as_array().into_iter().flatten() {
+                self.run(&["vm", "delete", vm["id"].as_str().unwrap_or_default()]);
+            }
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn serve(dir: &Path) -> Child {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_roost"))
+        .args([
+            "serve",
+            "--counter-interval",
+            "50",
+            "--usage-window",
+            "1",
+            "--data",
+        ])
+        .arg(dir.join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .env("RUST_LOG", "error")
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.starts_with("ready: "), "the host did not start");
+    process
+}
+
+/// Whether a process is there and is not a zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+pub(crate) fn kill(pid: u32) {
+    assert!(
+        Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}

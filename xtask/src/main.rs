@@ -1,0 +1,96 @@
+//! The automation of the Roost repository: `cargo xtask <command>`.
+//!
+//! Each command does its own set-up on a machine that has only the Rust toolchain and a C
+//! compiler, says what it does, and is quick when nothing is to do.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod guests;
+mod host;
+mod http;
+mod kvm;
+mod languages;
+mod licences;
+mod measure;
+mod plugins;
+mod process;
+mod rig;
+mod stock;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The automation of Roost"
+)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask demo        see what Roost does, in half a minute\n  \
+    cargo xtask test        run everything that must hold\n  \
+    cargo xtask rig         boot a stock Linux kernel on Roost\n")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the main promises on a real host in a temporary directory
+    Demo(demo::Arguments),
+    /// Run everything: formatting, lints, docs, licences, tests, the rig
+    Test(test::Arguments),
+    /// Build the WebAssembly policies of plugins/
+    #[command(after_help = "Example:\n  cargo xtask plugins\n\n\
+        Adds the WebAssembly target where the toolchain can, else uses the distribution's compiler.")]
+    Plugins,
+    /// Boot a stock Linux kernel as a guest of Roost, inside an emulated machine if need be
+    Rig(rig::Arguments),
+    /// Write the test guests to a folder, to boot them by hand
+    Guests(guests::Arguments),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Boot a Linux guest on the KVM of this machine and follow it to its reset
+    #[command(hide = true)]
+    LinuxGuest(rig::linux_guest::Arguments),
+    /// What a Linux guest makes of its machine; the rig runs this
+    #[command(hide = true)]
+    Platform(rig::platform::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Plugins => plugins::build(),
+        Command::Rig(arguments) => rig::run(&arguments),
+        Command::Guests(arguments) => guests::run(&arguments),
+        Command::Bench(command) => bench::run(&command),
+        Command::LinuxGuest(arguments) => rig::linux_guest::run(&arguments),
+        Command::Platform(arguments) => rig::platform::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}
