@@ -94,18 +94,29 @@ impl Host {
         self.data.join("roost.sock")
     }
 
+    /// The host's data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The host's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.serve.id()
     }
 
+    /// `roost <arguments>` against this host.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.roost);
+        command
+            .args(arguments)
+            .env("ROOST_SOCKET", self.socket())
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs `roost <arguments>` against this host and returns what it prints.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Result<String> {
-        process::output(
-            Command::new(&self.roost)
-                .args(arguments)
-                .env("ROOST_SOCKET", self.socket()),
-        )
+        process::output(&mut self.command(arguments))
     }
 
     /// Runs `roost <arguments> -o json` against this host.
@@ -156,10 +167,7 @@ impl Host {
         mut line: impl FnMut(&str),
     ) -> Result<()> {
         let mut follow = Owned(
-            Command::new(&self.roost)
-                .args(["vm", "logs", name, "--follow"])
-                .env("ROOST_SOCKET", self.socket())
-                .stdin(Stdio::null())
+            self.command(&["vm", "logs", name, "--follow"])
                 .stdout(Stdio::piped())
                 .spawn()
                 .context("cannot run `roost vm logs`")?,

@@ -63,6 +63,12 @@ enum Command {
     /// What a Linux guest makes of its machine; the rig runs this
     #[command(hide = true)]
     Platform(rig::platform::Arguments),
+    /// A Linux guest's devices, driven over its serial port; the rig runs this
+    #[command(hide = true)]
+    Devices(rig::devices::Arguments),
+    /// The rig's part of `bench boot`
+    #[command(hide = true)]
+    BootTimes(bench::BootTimes),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +81,8 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::LinuxGuest(arguments) => rig::linux_guest::run(&arguments),
         Command::Platform(arguments) => rig::platform::run(&arguments),
+        Command::Devices(arguments) => rig::devices::run(&arguments),
+        Command::BootTimes(arguments) => bench::boot_times(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,9 +53,18 @@ pub(crate) fn build_roost(release: bool) -> Result<PathBuf> {
 }
 
 /// Builds the example of `roost-vmm` that boots a Linux kernel.
-pub(crate) fn build_vmm_example() -> Result<PathBuf> {
-    process::run(cargo().args(["build", "--package", "roost-vmm", "--example", "linux"]))?;
-    Ok(target_directory()?.join("debug/examples/linux"))
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build_vmm_example(release: bool) -> Result<PathBuf> {
+    let profile = if release { "release" } else { "debug" };
+    let mut build = cargo();
+    build.args(["build", "--package", "roost-vmm", "--example", "linux"]);
+    if release {
+        build.arg("--release");
+    }
+    process::run(&mut build)?;
+    Ok(target_directory()?.join(profile).join("examples/linux"))
 }
 
 /// An executable that cargo built.

@@ -4,17 +4,21 @@
 //! linux --kernel vmlinuz [--initrd initrd.cpio] [--cmdline TEXT] [--vcpus 2] [--memory-mib 256]
 //!       [--rng true] [--cpu host|x86-64-v2] [--memory-backing anonymous|memfd|hugetlbfs]
 //!       [--when 'TEXT=power-button'] [--when 'TEXT=ctrl-alt-delete'] [--when 'TEXT=pause:3000']
+//!       [--until TEXT]
 //! ```
 //!
 //! `--when` does something the first time that the guest prints a line with TEXT; `pause` takes
 //! milliseconds. The last line of the output is `exit: ` and how the guest ended, in a sentence.
+//!
+//! With `--until`, it ends when the guest has printed TEXT (nothing: anything), and the last line is
+//! instead `times: `, when the VM was built, and when TEXT was there: us since the program started.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roost_vmm::{DeviceConfig, MachineOptions, Vm, VmConfig};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -32,10 +36,12 @@ struct Action {
 struct Arguments {
     config: VmConfig,
     actions: Vec<Action>,
+    until: Option<String>,
 }
 
 fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let (mut kernel, mut initrd, mut actions) = (None, None, Vec::new());
+    let mut until = None;
     let mut devices = DeviceConfig::default();
     let mut machine = MachineOptions::default();
     let (mut cmdline, mut vcpus, mut memory_mib) = ("console=ttyS0".to_owned(), 2, 256_u64);
@@ -50,6 +56,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             "--cmdline" => cmdline = value,
             "--vcpus" => vcpus = value.parse()?,
             "--memory-mib" => memory_mib = value.parse()?,
+            "--until" => until = Some(value),
             "--rng" => devices.rng = value.parse()?,
             "--cpu" => machine.cpu_template = named(&value)?,
             "--memory-backing" => machine.memory_backing = named(&value)?,
@@ -73,7 +80,11 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         devices,
         machine,
     };
-    Ok(Arguments { config, actions })
+    Ok(Arguments {
+        config,
+        actions,
+        until,
+    })
 }
 
 /// A value by the name that it has in a VM's spec.
@@ -97,21 +108,33 @@ fn act(vm: &Vm, what: &str) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
     let Arguments {
         config,
         mut actions,
+        until,
     } = arguments()?;
     let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
     let vm = Vm::build(kvm, config)?;
     eprintln!("{:?}", vm.kvm_features());
+    let built = start.elapsed();
     vm.resume()?;
     let (mut position, mut line) = (0, Vec::new());
+    let mut printed = Vec::new();
     loop {
         // Asked before the output is read: what the guest wrote before its end is then read.
         let exit = vm.exit();
         let chunk = vm.serial().read(position, CHUNK_BYTES);
         position = chunk.offset + chunk.bytes.len() as u64;
         std::io::stdout().write_all(&chunk.bytes)?;
+        if let Some(text) = &until {
+            printed.extend_from_slice(&chunk.bytes);
+            if !printed.is_empty() && String::from_utf8_lossy(&printed).contains(text) {
+                let (built, there) = (built.as_micros(), start.elapsed().as_micros());
+                println!("\ntimes: {built} {there}");
+                return Ok(());
+            }
+        }
         for byte in chunk.bytes {
             if byte != b'\n' {
                 line.push(byte);

@@ -1,18 +1,24 @@
 //! `cargo xtask bench …`: measurements, on a release build.
 
+mod boot;
 mod start;
 
 use anyhow::Result;
+
+pub(crate) use boot::{Inside as BootTimes, run_inside as boot_times};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
     /// Request to boot → the guest's first byte, and the memory of an idle worker
     Start(start::Arguments),
+    /// The parts of a boot: of a test guest on this machine, and of a stock Linux kernel in the rig
+    Boot(boot::Arguments),
 }
 
 /// Runs the measurement.
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Start(arguments) => start::run(arguments),
+        Command::Boot(arguments) => boot::run(arguments),
     }
 }

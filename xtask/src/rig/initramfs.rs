@@ -1,4 +1,5 @@
-//! Root file systems for machines and guests: a folder, packed into an archive that Linux boots.
+//! Root file systems for machines and guests: a folder, packed into an archive that Linux boots,
+//! or made into a disk.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -101,6 +102,29 @@ impl Initramfs {
             }
         }
         Ok(())
+    }
+
+    /// Makes an empty folder.
+    pub(crate) fn directory(&self, path: &str) -> Result<()> {
+        fs::create_dir_all(self.folder.join(path))?;
+        Ok(())
+    }
+
+    /// Makes an ext4 file system with everything on it in the file `image`.
+    ///
+    /// # Errors
+    /// There is no `mke2fs`, or it fails: everything has no room in `mib` MiB.
+    pub(crate) fn ext4(&self, image: &Path, mib: u32) -> Result<()> {
+        let mke2fs = process::find("mke2fs")
+            .context("mke2fs is not installed; Debian's package e2fsprogs has it")?;
+        let _ = fs::remove_file(image);
+        process::run(
+            Command::new(mke2fs)
+                .args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"])
+                .arg(&self.folder)
+                .arg(image)
+                .arg(format!("{mib}M")),
+        )
     }
 
     /// Packs everything into `archive`.

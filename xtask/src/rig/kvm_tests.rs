@@ -31,7 +31,7 @@ pub(crate) const NO_KVM: [&str; 2] = ["authors_local", "compat"];
 const TOOLCHAINS: &str = "authors";
 
 /// Folders of the repository that tests read at run time.
-const FIXTURES: [&str; 2] = ["wit", "plugins/target/components"];
+const FIXTURES: [&str; 4] = ["wit", "plugins/target/components", "examples/vms", "docs"];
 
 /// One test executable on an emulated CPU.
 const LIMIT: Duration = Duration::from_secs(900);

@@ -17,10 +17,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// From the guest's last line to a stopped VM.
 const RESET_LIMIT: Duration = Duration::from_secs(60);
 /// What `tests/rig/guest-init` says when it runs.
-const GUEST_IS_UP: &str = "guest-init: up";
+pub(crate) const GUEST_IS_UP: &str = "guest-init: up";
 /// Serial console; reset by the keyboard controller, of which there is no more than that: the
 /// kernel need not wait for the rest of it.
-const CMDLINE: &str = "console=ttyS0 reboot=k panic=1 rig=linux-guest \
+pub(crate) const CMDLINE: &str = "console=ttyS0 reboot=k panic=1 rig=linux-guest \
     i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd";
 /// Memory of the guest, MiB.
 const MEMORY_MIB: u64 = 256;

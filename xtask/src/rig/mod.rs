@@ -10,6 +10,7 @@
 //!
 //! `--tests` runs the tests that need KVM in there.
 
+pub(crate) mod devices;
 mod initramfs;
 mod kvm_tests;
 pub(crate) mod linux_guest;
@@ -18,37 +19,35 @@ mod modules;
 mod packages;
 pub(crate) mod platform;
 mod roots;
+mod scenarios;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
 
 use crate::kvm::Kvm;
 use crate::measure::Measure;
-use crate::{plugins, process, workspace};
+use crate::{plugins, workspace};
 use initramfs::Initramfs;
 use machine::{Job, Machine};
 use packages::Kernel;
-use roots::{guest_initramfs, machine_root, platform_initramfs};
+use roots::machine_root;
+use scenarios::{BOOT_TIMES, SCENARIOS, Scenario, Workshop, chosen};
 
 pub(crate) use kvm_tests::{
     NO_KVM as NO_KVM_TESTS, PACKAGES as KVM_PACKAGES, PROGRAMS as KVM_PROGRAMS,
 };
 
-/// The Linux guest's whole scenario, inside the emulated machine.
-const LINUX_GUEST_LIMIT: Duration = Duration::from_secs(420);
-/// All boots that look at the machine that a guest finds, likewise.
-const PLATFORM_LIMIT: Duration = Duration::from_secs(600);
-
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
-    cargo xtask rig             boot the stock Linux kernel as a guest\n  \
-    cargo xtask rig --emulated  the same in the emulated machine though the CPU could do it\n  \
-    cargo xtask rig --times 50  look for what fails now and then\n  \
-    cargo xtask rig --tests     run the tests that need KVM in the emulated machine\n  \
+    cargo xtask rig                    every scenario, with a stock Linux kernel as the guest\n  \
+    cargo xtask rig --emulated         the same in the emulated machine though the CPU could do it\n  \
+    cargo xtask rig --only devices     one scenario\n  \
+    cargo xtask rig --only linux-guest --times 50\n  \
+    cargo xtask rig --tests            run the tests that need KVM in the emulated machine\n  \
     cargo xtask rig --tests roost-vmm\n\n\
     The serial log is kept in target/rig/serial.log.")]
 pub(crate) struct Arguments {
@@ -62,7 +61,11 @@ pub(crate) struct Arguments {
     /// Use this roost binary instead of building one
     #[arg(long, value_name = "FILE")]
     roost: Option<PathBuf>,
-    /// How often the guest is booted, one after the other
+    /// Run only this scenario; may be given more than once
+    #[arg(long, value_name = "SCENARIO", conflicts_with = "tests",
+          value_parser = PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name)))]
+    only: Vec<String>,
+    /// How often each scenario runs, to see what fails now and then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     times: u32,
     /// One JSON object a line: name, value, unit, n
@@ -92,10 +95,11 @@ pub(crate) fn set_up() -> Result<()> {
 pub(crate) fn boot_linux() -> Result<()> {
     let roost = workspace::tested_roost()?;
     let direct = matches!(Kvm::detect(), Kvm::Hardware);
-    match linux_guest(direct, Some(&roost), 1, false) {
+    let all = Guests::of(chosen(&[]));
+    match all.run(direct, Some(&roost)) {
         Err(error) if !direct => {
             println!("FAILED in the emulated machine, which is run once more: {error:#}");
-            linux_guest(direct, Some(&roost), 1, false)
+            all.run(direct, Some(&roost))
         }
         result => result,
     }
@@ -105,93 +109,94 @@ pub(crate) fn boot_linux() -> Result<()> {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let direct = matches!(Kvm::detect(), Kvm::Hardware) && !arguments.emulated;
     match &arguments.tests {
-        None => linux_guest(
-            direct,
-            arguments.roost.as_deref(),
-            arguments.times,
-            arguments.json,
-        ),
+        None => Guests {
+            times: arguments.times,
+            json: arguments.json,
+            ..Guests::of(chosen(&arguments.only))
+        }
+        .run(direct, arguments.roost.as_deref()),
         Some(packages) if packages.is_empty() => tests(&KVM_PACKAGES, arguments.json),
         Some(packages) => tests(packages, arguments.json),
     }
 }
 
-/// Boots the Linux guest, on this machine's KVM if `direct`, else in the emulated machine.
-fn linux_guest(direct: bool, roost: Option<&Path>, times: u32, json: bool) -> Result<()> {
-    packages::install()?;
-    let folder = folder()?;
-    let kernel = packages::kernel(&folder)?;
-    let initrd = guest_initramfs(&folder)?;
-    let platform_initrd = platform_initramfs(&folder, &kernel)?;
-    let vmm = workspace::build_vmm_example()?;
-    let roost = match roost {
-        Some(roost) => roost.to_owned(),
-        None => workspace::build_roost(false)?,
-    };
-    if direct {
-        eprintln!("booting Linux {} on this machine's KVM", kernel.version);
-        let commands = (0..times)
-            .map(|_| guest_command(&roost, &kernel.image, &initrd, json))
-            .chain([platform_command(
-                &vmm,
-                &kernel.image,
-                &platform_initrd,
-                json,
-            )]);
-        for command in commands {
-            process::run(Command::new("/proc/self/exe").args(command))?;
-        }
-        return Ok(());
-    }
-    let mut root = machine_root(&folder, &kernel)?;
-    let inside = |name: &str| Path::new("/rig").join(name);
-    root.program(&roost, &inside("roost"))?;
-    // Our own file may have been replaced by a build meanwhile; what runs has not.
-    let xtask = folder.join("xtask");
-    fs::copy("/proc/self/exe", &xtask).context("cannot copy the running program")?;
-    root.program(&xtask, &inside("xtask"))?;
-    root.copy(&kernel.image, &inside("vmlinuz"))?;
-    root.copy(&initrd, &inside("guest.cpio"))?;
-    root.program(&vmm, &inside("linux"))?;
-    root.copy(&platform_initrd, &inside("platform.cpio"))?;
-    let ours = |command| [vec!["/rig/xtask".to_owned()], command].concat();
-    let command = ours(guest_command(
-        &inside("roost"),
-        &inside("vmlinuz"),
-        &inside("guest.cpio"),
+/// Measures the boot of the stock kernel, wherever this machine can; `roost` and `vmm` (the example
+/// `linux` of roost-vmm) do it.
+pub(crate) fn boot_times(roost: &Path, vmm: &Path, runs: u32, json: bool) -> Result<()> {
+    let direct = matches!(Kvm::detect(), Kvm::Hardware);
+    Guests {
+        options: vec!["--runs".to_owned(), runs.to_string()],
+        vmm: Some(vmm),
         json,
-    ));
-    let platform = Job {
-        name: "platform".to_owned(),
-        limit: PLATFORM_LIMIT,
-        directory: "/rig".into(),
-        command: ours(platform_command(
-            &inside("linux"),
-            &inside("vmlinuz"),
-            &inside("platform.cpio"),
-            json,
-        )),
-    };
-    let jobs: Vec<_> = (1..=times)
-        .map(|number| Job {
-            name: format!("linux-guest-{number}"),
-            limit: LINUX_GUEST_LIMIT,
-            directory: "/rig".into(),
-            command: command.clone(),
-        })
-        .chain([platform])
-        .collect();
-    eprintln!(
-        "booting Linux {} as a guest in the emulated machine",
-        kernel.version
-    );
-    let lines = run_jobs(&root, &folder, &kernel, &jobs, json)?;
-    if json {
-        for line in lines.iter().filter(|line| line.starts_with('{')) {
-            println!("{line}");
+        ..Guests::of(vec![&BOOT_TIMES])
+    }
+    .run(direct, Some(roost))
+}
+
+/// Scenarios, and how they are run.
+struct Guests<'a> {
+    scenarios: Vec<&'static Scenario>,
+    /// How often each one.
+    times: u32,
+    /// For each of their commands.
+    options: Vec<String>,
+    /// The example `linux` of roost-vmm, if it is not to be built.
+    vmm: Option<&'a Path>,
+    json: bool,
+}
+
+impl Guests<'_> {
+    fn of(scenarios: Vec<&'static Scenario>) -> Self {
+        Self {
+            scenarios,
+            times: 1,
+            options: Vec::new(),
+            vmm: None,
+            json: false,
         }
     }
-    Ok(())
+
+    /// Runs them, on this machine's KVM if `direct`, else in the emulated machine.
+    fn run(&self, direct: bool, roost: Option<&Path>) -> Result<()> {
+        packages::install()?;
+        let folder = folder()?;
+        let kernel = packages::kernel(&folder)?;
+        let mut workshop = Workshop::new(&folder, &kernel, roost);
+        if let Some(vmm) = self.vmm {
+            workshop = workshop.with_vmm(vmm);
+        }
+        let mut options = self.options.clone();
+        if self.json {
+            options.push("--json".to_owned());
+        }
+        if direct {
+            eprintln!("booting Linux {} on this machine's KVM", kernel.version);
+            return self
+                .scenarios
+                .iter()
+                .try_for_each(|scenario| scenario.run_here(&workshop, self.times, &options));
+        }
+        let mut root = machine_root(&folder, &kernel)?;
+        // Our own file may have been replaced by a build meanwhile; what runs has not.
+        let xtask = folder.join("xtask");
+        fs::copy("/proc/self/exe", &xtask).context("cannot copy the running program")?;
+        root.program(&xtask, Path::new("/rig/xtask"))?;
+        let mut jobs = Vec::new();
+        for scenario in &self.scenarios {
+            jobs.extend(scenario.stage(&workshop, &mut root, self.times, &options)?);
+        }
+        eprintln!(
+            "booting Linux {} as a guest in the emulated machine",
+            kernel.version
+        );
+        let lines = run_jobs(&root, &folder, &kernel, &jobs, self.json)?;
+        if self.json {
+            for line in lines.iter().filter(|line| line.starts_with('{')) {
+                println!("{line}");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Runs the tests of `packages` in the emulated machine.
@@ -211,37 +216,6 @@ pub(crate) fn tests(packages: &[impl AsRef<str>], json: bool) -> Result<()> {
     );
     run_jobs(&root, &folder, &kernel, &jobs, json)?;
     Ok(())
-}
-
-fn guest_command(roost: &Path, kernel: &Path, initrd: &Path, json: bool) -> Vec<String> {
-    command(["linux-guest", "--roost"], roost, kernel, initrd, json)
-}
-
-fn platform_command(vmm: &Path, kernel: &Path, initrd: &Path, json: bool) -> Vec<String> {
-    command(["platform", "--vmm"], vmm, kernel, initrd, json)
-}
-
-/// Our own arguments: a command, and `option` that names the program that it runs.
-fn command(
-    [name, option]: [&str; 2],
-    program: &Path,
-    kernel: &Path,
-    initrd: &Path,
-    json: bool,
-) -> Vec<String> {
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    let mut words = vec![name.to_owned()];
-    for (option, value) in [
-        (option, program),
-        ("--kernel", kernel),
-        ("--initrd", initrd),
-    ] {
-        words.extend([option.to_owned(), path(value)]);
-    }
-    if json {
-        words.push("--json".to_owned());
-    }
-    words
 }
 
 /// Runs `jobs` in the emulated machine and fails if one of them does; returns what they printed.

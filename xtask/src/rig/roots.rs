@@ -1,12 +1,14 @@
 //! The root file systems of the emulated machine and of its guests.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::initramfs::Initramfs;
 use super::packages::Kernel;
-use super::{modules, platform};
+use super::{devices, modules, platform};
+use crate::{process, workspace};
 
 /// Modules that the machine's kernel needs. Debian's cloud kernel has everything else built in.
 const MACHINE_MODULES: [&str; 3] = ["kvm-amd", "tun", "bridge"];
@@ -37,6 +39,42 @@ pub(super) fn platform_initramfs(folder: &Path, kernel: &Kernel) -> Result<PathB
     let archive = folder.join("platform.cpio");
     root.pack(&archive)?;
     Ok(archive)
+}
+
+/// The initial RAM disk of the guest that uses its devices: it finds the disk and goes on there.
+pub(super) fn devices_initramfs(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let root = Initramfs::new(folder.join("devices-initrd-root"))?;
+    let init = include_bytes!("../../../tests/rig/devices-initrd-init");
+    root.write("/init", init, 0o755)?;
+    let order = add_modules(&root, "/modules", kernel, &devices::INITRD_MODULES)?;
+    root.write("/modules/order", order.as_bytes(), 0o644)?;
+    let archive = folder.join("devices.cpio");
+    root.pack(&archive)?;
+    Ok(archive)
+}
+
+/// The image that the guest's root file system is on: ext4.
+pub(super) fn devices_image(folder: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let root = Initramfs::new(folder.join("devices-root"))?;
+    let init = include_bytes!("../../../tests/rig/devices-init");
+    root.write("/sbin/init", init, 0o755)?;
+    for mount_point in ["dev", "proc", "sys", "tmp", "root"] {
+        root.directory(mount_point)?;
+    }
+    let order = add_modules(&root, "/modules", kernel, &devices::MODULES)?;
+    root.write("/modules/order", order.as_bytes(), 0o644)?;
+    let echo = folder.join("guest-echo");
+    process::run(
+        Command::new("cc")
+            .args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&echo)
+            .arg(workspace::root().join("tests/rig/guest-echo.c")),
+    )
+    .context("tests/rig/guest-echo.c does not build: it needs a C compiler and a static libc")?;
+    root.copy(&echo, Path::new("/bin/guest-echo"))?;
+    let image = folder.join("devices.ext4");
+    root.ext4(&image, devices::IMAGE_MIB)?;
+    Ok(image)
 }
 
 /// The emulated machine's root file system, without jobs.
