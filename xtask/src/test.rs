@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         step("tests", move || tests(native)),
         step("policies under stock wasmtime", stock::check),
         step("tests on KVM in the rig", || {
-            rig::tests(&rig::KVM_PACKAGES, false)
+            rig::tests(&rig::KVM_PACKAGES, rig::RUNS, false)
                 .context("this machine has no usable /dev/kvm and the rig failed")
         }),
         step("rig: Linux guest", rig::boot_linux),

@@ -10,6 +10,7 @@
 //!
 //! `--tests` runs the tests that need KVM in there.
 
+mod attempts;
 pub(crate) mod devices;
 mod initramfs;
 mod kvm_tests;
@@ -23,9 +24,8 @@ mod scenarios;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 
 use crate::kvm::Kvm;
@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// How often each scenario runs, to see what fails now and then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     times: u32,
+    /// How often something that fails in the emulated machine is run before it counts as failed
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    runs: u32,
     /// One JSON object a line: name, value, unit, n
     #[arg(long)]
     json: bool,
@@ -87,22 +90,18 @@ pub(crate) fn set_up() -> Result<()> {
     Ok(())
 }
 
-/// Boots the Linux guest wherever this machine can, with the binary that the tests use.
-///
-/// QEMU's emulation of nested virtualization ends a guest by a triple fault at a random place now
-/// and then (once in some 25 boots were seen), so in the emulated machine a failure is told and
-/// the scenarios are run once more. On real hardware they are not.
+/// How often a job of the tests may run in the emulated machine; see [`attempts`].
+pub(crate) const RUNS: u32 = 4;
+
+/// Runs every scenario wherever this machine can, with the binary that the tests use.
 pub(crate) fn boot_linux() -> Result<()> {
     let roost = workspace::tested_roost()?;
     let direct = matches!(Kvm::detect(), Kvm::Hardware);
-    let all = Guests::of(chosen(&[]));
-    match all.run(direct, Some(&roost)) {
-        Err(error) if !direct => {
-            println!("FAILED in the emulated machine, which is run once more: {error:#}");
-            all.run(direct, Some(&roost))
-        }
-        result => result,
+    Guests {
+        runs: RUNS,
+        ..Guests::of(chosen(&[]))
     }
+    .run(direct, Some(&roost))
 }
 
 /// Runs the command.
@@ -111,12 +110,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.tests {
         None => Guests {
             times: arguments.times,
+            runs: arguments.runs,
             json: arguments.json,
             ..Guests::of(chosen(&arguments.only))
         }
         .run(direct, arguments.roost.as_deref()),
-        Some(packages) if packages.is_empty() => tests(&KVM_PACKAGES, arguments.json),
-        Some(packages) => tests(packages, arguments.json),
+        Some(packages) if packages.is_empty() => {
+            tests(&KVM_PACKAGES, arguments.runs, arguments.json)
+        }
+        Some(packages) => tests(packages, arguments.runs, arguments.json),
     }
 }
 
@@ -125,6 +127,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn boot_times(roost: &Path, vmm: &Path, runs: u32, json: bool) -> Result<()> {
     let direct = matches!(Kvm::detect(), Kvm::Hardware);
     Guests {
+        runs: RUNS,
         options: vec!["--runs".to_owned(), runs.to_string()],
         vmm: Some(vmm),
         json,
@@ -138,6 +141,8 @@ struct Guests<'a> {
     scenarios: Vec<&'static Scenario>,
     /// How often each one.
     times: u32,
+    /// How often one that fails is run in the emulated machine.
+    runs: u32,
     /// For each of their commands.
     options: Vec<String>,
     /// The example `linux` of roost-vmm, if it is not to be built.
@@ -150,6 +155,7 @@ impl Guests<'_> {
         Self {
             scenarios,
             times: 1,
+            runs: 1,
             options: Vec::new(),
             vmm: None,
             json: false,
@@ -189,7 +195,7 @@ impl Guests<'_> {
             "booting Linux {} as a guest in the emulated machine",
             kernel.version
         );
-        let lines = run_jobs(&root, &folder, &kernel, &jobs, self.json)?;
+        let lines = run_jobs(&root, &folder, &kernel, &jobs, self.runs, self.json)?;
         if self.json {
             for line in lines.iter().filter(|line| line.starts_with('{')) {
                 println!("{line}");
@@ -200,7 +206,7 @@ impl Guests<'_> {
 }
 
 /// Runs the tests of `packages` in the emulated machine.
-pub(crate) fn tests(packages: &[impl AsRef<str>], json: bool) -> Result<()> {
+pub(crate) fn tests(packages: &[impl AsRef<str>], runs: u32, json: bool) -> Result<()> {
     packages::install()?;
     let folder = folder()?;
     let kernel = packages::kernel(&folder)?;
@@ -214,61 +220,41 @@ pub(crate) fn tests(packages: &[impl AsRef<str>], json: bool) -> Result<()> {
         "running {} test executables in the emulated machine",
         jobs.len()
     );
-    run_jobs(&root, &folder, &kernel, &jobs, json)?;
+    run_jobs(&root, &folder, &kernel, &jobs, runs, json)?;
     Ok(())
 }
 
-/// Runs `jobs` in the emulated machine and fails if one of them does; returns what they printed.
+/// Runs `jobs` in emulated machines, each up to `runs` times, and fails if one fails as often;
+/// returns what they printed.
 fn run_jobs(
     root: &Initramfs,
     folder: &Path,
     kernel: &Kernel,
     jobs: &[Job],
+    runs: u32,
     json: bool,
 ) -> Result<Vec<String>> {
-    let lines: String = jobs.iter().map(Job::line).collect();
-    root.write("/rig/jobs", lines.as_bytes(), 0o644)?;
     let machine = Machine {
         kernel: kernel.image.clone(),
         initramfs: folder.join("machine.cpio"),
         log: folder.join("serial.log"),
     };
-    root.pack(&machine.initramfs)?;
-    let start = Instant::now();
-    let report = machine.run(jobs)?;
-    for (name, elapsed) in [
-        ("rig.machine-up", report.up_after),
-        ("rig.total", start.elapsed()),
-    ] {
-        Measure {
-            name,
-            value: elapsed.as_secs_f64(),
-            unit: "s",
-            n: 1,
-        }
-        .print(json);
-    }
-    let mut failed = Vec::new();
-    for outcome in &report.outcomes {
-        let seconds = outcome.elapsed.as_secs_f64();
-        match outcome.status {
-            Some(0) => eprintln!("  {}: passed in {seconds:.1} s", outcome.name),
-            status => {
-                let status = status.map_or("no status".to_owned(), |s| format!("status {s}"));
-                eprintln!(
-                    "  {}: FAILED with {status} after {seconds:.1} s",
-                    outcome.name
-                );
-                failed.push(outcome.name.as_str());
+    attempts::run(jobs, runs, |jobs| {
+        let lines: String = jobs.iter().map(|job| job.line()).collect();
+        root.write("/rig/jobs", lines.as_bytes(), 0o644)?;
+        root.pack(&machine.initramfs)?;
+        let report = machine.run(jobs)?;
+        let up = report.up_after.map(|elapsed| ("rig.machine-up", elapsed));
+        for (name, elapsed) in up.into_iter().chain([("rig.total", report.elapsed)]) {
+            Measure {
+                name,
+                value: elapsed.as_secs_f64(),
+                unit: "s",
+                n: 1,
             }
+            .print(json);
         }
-    }
-    if !failed.is_empty() {
-        bail!(
-            "failed in the emulated machine: {}; the whole serial log is {}",
-            failed.join(", "),
-            machine.log.display()
-        );
-    }
-    Ok(report.lines)
+        Ok(report)
+    })
+    .with_context(|| format!("the last serial log is {}", machine.log.display()))
 }
