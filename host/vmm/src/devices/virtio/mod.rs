@@ -39,6 +39,8 @@ mod chain;
 pub(crate) mod console;
 mod counters;
 mod device;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hostile_tests;
 mod interrupt;
@@ -48,7 +50,8 @@ pub(crate) mod rate_limiter;
 pub(crate) mod rng;
 mod sources;
 mod state;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets use a part of it"))]
 pub(crate) mod test_driver;
 pub(crate) mod token_bucket;
 mod transport;
