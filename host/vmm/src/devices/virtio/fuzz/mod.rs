@@ -53,9 +53,10 @@ pub(crate) trait Subject: Sized {
     /// Something happens on the host.
     fn host(&mut self, action: &Self::Host);
 
-    /// The device gave back a chain of `queue` with these bytes written.
-    fn took(&mut self, queue: u16, bytes: &[u8]) {
-        let _ = (queue, bytes);
+    /// The device gave back a chain of `queue` with these bytes written; whether they are still
+    /// what the device wrote is known only of a driver that keeps to the rules.
+    fn took(&mut self, queue: u16, bytes: &[u8], keeps_rules: bool) {
+        let _ = (queue, bytes, keeps_rules);
     }
 
     /// Uses the device, which has just been negotiated without any feature, as it should be used.

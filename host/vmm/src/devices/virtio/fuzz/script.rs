@@ -371,7 +371,10 @@ impl<S: Subject> Play<S> {
     fn send(&mut self, shape: &Shape, layout: &Layout, told: bool) {
         if let Some(queue) = self.queues.get_mut(usize::from(shape.queue)) {
             self.keeps_rules &= layout.twist.is_none();
+            let before = self.driver.next_buffer();
             let sent = chain::send(&mut self.driver, &mut queue.free, shape, layout);
+            // Buffers are placed from the start again, where others may still be in use.
+            self.keeps_rules &= self.driver.next_buffer() >= before;
             if let Some((head, sent)) = sent {
                 queue.sent.insert(head, sent);
             }
@@ -462,7 +465,7 @@ impl<S: Subject> Play<S> {
                     "queue {number}: {written} bytes written into {room}"
                 );
                 let bytes = read(&self.driver, &writable, written);
-                self.subject.took(number, &bytes);
+                self.subject.took(number, &bytes, self.keeps_rules);
             }
         }
     }

@@ -259,6 +259,11 @@ impl Driver {
         (address, bytes as u32, writable)
     }
 
+    /// Where the next buffer is placed, if there is room.
+    pub(crate) fn next_buffer(&self) -> u64 {
+        self.next_buffer
+    }
+
     /// Tells the device of a queue's new requests, by its register.
     pub(crate) fn notify(&self, queue: u16) {
         self.write(VIRTIO_MMIO_QUEUE_NOTIFY, queue.into());
