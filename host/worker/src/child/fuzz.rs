@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
 use roost_model::{Button, Control, Counters, GuestExit, RateLimit, RateLimits, VmId};
+use tokio_util::codec::LengthDelimitedCodec;
 
 use super::connection::{Connection, Phase};
 use super::event_loop::{EventLoop, Ready};
@@ -22,6 +23,8 @@ use crate::protocol::{
 };
 
 const NONCE: &str = "a secret";
+/// Most peers at a time, whether the worker has dropped them or not.
+const MAX_PEERS: usize = 16;
 /// Most steps of a script.
 const MAX_STEPS: usize = 128;
 
@@ -149,7 +152,9 @@ fn control(u: &mut Unstructured<'_>) -> Result<Control> {
         },
         1 => Control::SerialLimit { limit: bytes },
         2 => Control::DiskLimits {
-            disk: "disk".parse().map_err(|_| arbitrary::Error::IncorrectFormat)?,
+            disk: "disk"
+                .parse()
+                .map_err(|_| arbitrary::Error::IncorrectFormat)?,
             limits,
         },
         3 => Control::NetworkLimits {
@@ -169,6 +174,7 @@ struct Peer {
     /// What did not fit yet.
     unsent: VecDeque<u8>,
     received: BytesMut,
+    codec: LengthDelimitedCodec,
 }
 
 impl Peer {
@@ -187,8 +193,8 @@ impl Peer {
             bytes.truncate(bytes.len() - count);
         }
         let mut messages = Vec::new();
-        let mut codec = frame::codec(MAX_FRAME_BYTES);
-        while let Some(message) = frame::decode(&mut codec, &mut self.received).unwrap() {
+        let (codec, received) = (&mut self.codec, &mut self.received);
+        while let Some(message) = frame::decode(codec, received).unwrap() {
             messages.push(message);
         }
         messages
@@ -218,6 +224,7 @@ impl Peers {
                 return;
             }
         }
+        stage.peers.truncate(MAX_PEERS - 1);
         // Whoever is slow is given up by then.
         for _ in 0..2 {
             stage.now += Duration::from_secs(60);
@@ -332,7 +339,7 @@ impl Stage {
     }
 
     fn connect(&mut self) {
-        if self.event_loop.connections.len() >= MAX_CONNECTIONS || self.peers.len() >= 16 {
+        if self.event_loop.connections.len() >= MAX_CONNECTIONS || self.peers.len() >= MAX_PEERS {
             return;
         }
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -343,6 +350,7 @@ impl Stage {
             stream: ours,
             unsent: VecDeque::new(),
             received: BytesMut::new(),
+            codec: frame::codec(MAX_FRAME_BYTES),
         });
     }
 
