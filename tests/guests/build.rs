@@ -5,7 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// File of the guest, name of its image, its entry.
-const GUESTS: [(&str, &str, &str); 13] = [
+const GUESTS: [(&str, &str, &str); 14] = [
     ("hello", "hello", "entry64"),
     ("hello", "hello_pvh", "entry_pvh"),
     ("burn", "burn", "entry64"),
@@ -19,6 +19,7 @@ const GUESTS: [(&str, &str, &str); 13] = [
     ("virtio_balloon", "virtio_balloon", "entry64"),
     ("virtio_console", "virtio_console", "entry64"),
     ("hostile", "hostile", "entry64"),
+    ("hostile_devices", "hostile_devices", "entry64"),
 ];
 
 /// General registers only: some KVMs interpret guest code and know no more.

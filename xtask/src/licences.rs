@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use spdx::{Expression, LicenseReq, ParseMode};
 
-use crate::{process, workspace};
+use crate::{fuzz, process, workspace};
 
 /// Licences that go with Apache-2.0 without asking anyone.
-const ALLOWED: [&str; 13] = [
+const ALLOWED: [&str; 14] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -21,6 +21,8 @@ const ALLOWED: [&str; 13] = [
     "ISC",
     "MIT",
     "MIT-0",
+    // libFuzzer, which is compiled into fuzz targets only.
+    "NCSA",
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
@@ -48,7 +50,7 @@ const SINGLE: [&str; 14] = [
 /// The one platform that Roost is built for; what others would need is not compiled.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
-/// Checks both workspaces.
+/// Checks every workspace.
 ///
 /// # Errors
 /// A package has a licence that is not allowed, or a crate that must be single is not.
@@ -56,6 +58,7 @@ pub(crate) fn check() -> Result<()> {
     for folder in [
         workspace::root().to_owned(),
         workspace::root().join("plugins"),
+        fuzz::folder(),
     ] {
         check_workspace(&folder)?;
     }

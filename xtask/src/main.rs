@@ -7,6 +7,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod guests;
 mod host;
 mod http;
@@ -52,6 +53,8 @@ enum Command {
     Plugins,
     /// Boot a stock Linux kernel as a guest of Roost, inside an emulated machine if need be
     Rig(rig::Arguments),
+    /// Fuzz everything that a guest or a worker can reach
+    Fuzz(fuzz::Arguments),
     /// Write the test guests to a folder, to boot them by hand
     Guests(guests::Arguments),
     /// Measure
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Plugins => plugins::build(),
         Command::Rig(arguments) => rig::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Guests(arguments) => guests::run(&arguments),
         Command::Bench(command) => bench::run(&command),
         Command::LinuxGuest(arguments) => rig::linux_guest::run(&arguments),

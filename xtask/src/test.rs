@@ -1,6 +1,5 @@
 //! `cargo xtask test`: everything that must hold, in order.
 
-use std::env;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::kvm::Kvm;
-use crate::{languages, licences, plugins, process, rig, stock, workspace};
+use crate::{fuzz, languages, licences, plugins, process, rig, stock, workspace};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -75,10 +74,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         step("format", format),
         step("lint", lint),
         step("lint: policies", lint_policies),
+        step("lint: fuzz targets", fuzz::lint),
         step("tests: policies", test_policies),
         step("docs", docs),
         step("licences and duplicates", licences::check),
         step("tests", move || tests(native)),
+        step("fuzz targets", fuzz::test),
         step("policies under stock wasmtime", stock::check),
         step("tests on KVM in the rig", || {
             rig::tests(&rig::KVM_PACKAGES, rig::RUNS, false)
@@ -159,8 +160,9 @@ fn cargo(arguments: &[&str]) -> Command {
 
 fn format() -> Result<()> {
     process::run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    // The policies are a workspace of their own.
-    process::run(cargo(&["fmt", "--all", "--check"]).current_dir(policies()))
+    // The policies and the fuzz targets are workspaces of their own.
+    process::run(cargo(&["fmt", "--all", "--check"]).current_dir(policies()))?;
+    process::run(cargo(&["fmt", "--check"]).current_dir(fuzz::folder()))
 }
 
 fn lint() -> Result<()> {
@@ -188,7 +190,7 @@ fn lint_policies() -> Result<()> {
             "--workspace",
             "--all-targets",
             "--target",
-            &native_target()?,
+            &workspace::native_target()?,
         ])
         .args(["--", "-D", "warnings"])
         .env("CARGO_TARGET_DIR", target)
@@ -200,21 +202,15 @@ fn lint_policies() -> Result<()> {
 fn test_policies() -> Result<()> {
     let target = workspace::target_directory()?.join("lint-policies");
     process::run(
-        cargo(&["test", "--workspace", "--target", &native_target()?])
-            .env("CARGO_TARGET_DIR", target)
-            .current_dir(policies()),
+        cargo(&[
+            "test",
+            "--workspace",
+            "--target",
+            &workspace::native_target()?,
+        ])
+        .env("CARGO_TARGET_DIR", target)
+        .current_dir(policies()),
     )
-}
-
-/// The target triple of this machine, which stands in `rustc -vV`.
-fn native_target() -> Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = process::output(Command::new(rustc).arg("-vV"))?;
-    version
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .context("rustc -vV names no host")
 }
 
 fn docs() -> Result<()> {

@@ -22,6 +22,20 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// The target triple of this machine, which stands in `rustc -vV`.
+///
+/// # Errors
+/// There is no compiler.
+pub(crate) fn native_target() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = process::output(Command::new(rustc).arg("-vV"))?;
+    version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .context("rustc -vV names no host")
+}
+
 /// The folder that cargo builds into.
 ///
 /// # Errors

@@ -33,6 +33,8 @@ mod boot;
 mod builder;
 mod counters;
 mod devices;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod kvm;
 mod vm;
 

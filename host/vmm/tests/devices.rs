@@ -3,9 +3,15 @@
 #[allow(dead_code)]
 mod machine;
 
-use machine::{boot, config, exit, output};
+use std::fs::File;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+
+use machine::{boot, config, exit, file, output};
 use roost_model::GuestExit;
-use roost_vmm::{DeviceConfig, DeviceCounters, VmConfig};
+use roost_vmm::{
+    BalloonConfig, ConsoleConfig, DeviceConfig, DeviceCounters, DiskConfig, DiskFormat, IoEngine,
+    NetConfig, RateLimits, VmConfig, VsockConfig, VsockLimits,
+};
 
 fn with_rng(kernel: &[u8]) -> VmConfig {
     VmConfig {
@@ -53,6 +59,60 @@ fn the_worst_that_a_guest_does_to_a_device_hurts_neither_the_vm_nor_the_device()
     // 12 places outside of memory, one odd one, 8 chains and rings.
     assert!(counter(rng, "broke") >= 21, "{rng:?}");
     assert!(counter(rng, "refused_accesses") > 1000, "{rng:?}");
+}
+
+#[test]
+fn the_worst_that_a_guest_does_to_any_device_hurts_neither_the_vm_nor_another_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tap, _network) = UnixDatagram::pair().unwrap();
+    let disk = file(&[0; 1 << 16]);
+    // No device is left out: they are named one by one.
+    let devices = DeviceConfig {
+        rng: true,
+        net: vec![NetConfig::new(
+            File::from(std::os::fd::OwnedFd::from(tap)),
+            [2, 0, 0, 0, 0, 7],
+        )],
+        disks: vec![DiskConfig {
+            id: "disk".to_owned(),
+            file: disk,
+            format: DiskFormat::Raw,
+            base: None,
+            read_only: false,
+            engine: IoEngine::Auto,
+            limits: RateLimits::default(),
+        }],
+        vsock: Some(VsockConfig {
+            guest_cid: 3,
+            listener: UnixListener::bind(folder.path().join("v")).unwrap(),
+            directory: File::open(folder.path()).unwrap().into(),
+            prefix: "v".to_owned(),
+            limits: VsockLimits::default(),
+        }),
+        balloon: Some(BalloonConfig {
+            free_page_reporting: true,
+            ..BalloonConfig::default()
+        }),
+        console: Some(ConsoleConfig {
+            ports: vec!["agent".to_owned()],
+            ..ConsoleConfig::default()
+        }),
+    };
+    let vm = boot(VmConfig {
+        devices,
+        ..config(roost_guests::HOSTILE_DEVICES)
+    });
+    let output = output(&vm, "survived\n");
+    assert!(!output.contains("wrong: "), "{output}");
+    assert!(output.contains("devices: 6\n"), "{output}");
+    assert!(!output.contains(" broke 0 times"), "{output}");
+    assert_eq!(exit(&vm), GuestExit::Reset);
+    vm.stop();
+    for device in vm.device_counters() {
+        // Four rings outside of memory, eight chains and rings.
+        assert!(counter(&device, "broke") >= 12, "{device:?}");
+    }
+    assert_eq!(vm.device_counters()[0].broken, None, "its driver reset it");
 }
 
 #[test]

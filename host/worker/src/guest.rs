@@ -60,6 +60,19 @@ impl Guest {
         }
     }
 
+    /// A guest that has ended, and its output from position `from` on.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn ended(end: End, from: u64, output: Vec<u8>) -> Self {
+        let (offset, bytes) = (from, output);
+        Self {
+            life: Life::Ended {
+                end,
+                tail: SerialChunk { offset, bytes },
+            },
+            resumed: true,
+        }
+    }
+
     const fn vm(&self) -> Option<&Vm> {
         match &self.life {
             Life::Alive(vm) => Some(vm),

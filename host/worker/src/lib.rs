@@ -36,6 +36,8 @@ mod child;
 mod devices;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guest;
 mod in_process;
 mod limits;

@@ -4,8 +4,12 @@
 
 #include "machine.h"
 
-/* The first device of the window. */
-#define DEVICE 0xd0000000UL
+/* Where the window of devices begins. */
+#define DEVICE_WINDOW 0xd0000000UL
+/* The device that is used: the first one, unless a guest uses several. */
+#ifndef DEVICE
+#define DEVICE DEVICE_WINDOW
+#endif
 
 enum {
     MAGIC = 0x00, VERSION = 0x04, DEVICE_ID = 0x08,

@@ -50,4 +50,6 @@ guests! {
         "Says on its console what is typed there and the terminal's size; `q` ends it.";
     HOSTILE, "hostile", "hostile",
         "Abuses its entropy device and addresses where nothing is, then prints `survived`.";
+    HOSTILE_DEVICES, "hostile_devices", "hostile-devices",
+        "Abuses each of its virtio devices, then uses the entropy device and prints `survived`.";
 }

@@ -7,11 +7,15 @@
 mod bzimage;
 mod elf;
 pub(crate) mod firmware;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod initrd;
 mod kernel;
 pub(crate) mod layout;
 mod load;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Boot;
 pub use initrd::{InitrdError, check_initrd};
 pub(crate) use kernel::read_kernel;
 pub use kernel::{KernelError, KernelFormat, KernelInfo, MAX_KERNEL_BYTES, inspect_kernel};

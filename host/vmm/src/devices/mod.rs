@@ -13,6 +13,8 @@ pub(crate) mod mmio;
 mod output;
 mod panic;
 pub(crate) mod ports;
+#[cfg(any(test, fuzzing))]
+mod ports_fuzz;
 pub(crate) mod power;
 mod rtc;
 mod serial;
@@ -23,6 +25,8 @@ pub(crate) use config::{Controls, Made};
 pub use config::{DeviceConfig, DeviceConfigError};
 pub use output::{OUTPUT_RING_BYTES, SerialChunk};
 pub(crate) use ports::{PortInterrupts, PortWrite, Ports};
+#[cfg(any(test, fuzzing))]
+pub(crate) use ports_fuzz::Accesses as PortAccesses;
 pub(crate) use serial::OUTPUT_LIMIT;
 pub use serial::SerialPort;
 pub(crate) use set::{Assembly, DeviceSet};

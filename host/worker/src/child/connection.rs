@@ -183,6 +183,17 @@ impl Connection {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Connection {
+    /// What a peer can make the worker keep is bounded.
+    pub(super) fn assert_bounded(&self) {
+        // The last piece that was read, and the length of a frame.
+        assert!(self.input.len() <= MAX_FRAME_BYTES + READ_BYTES);
+        // The last answer, which may be as large as a frame is.
+        assert!(self.output.len() <= MAX_PENDING_OUTPUT_BYTES + MAX_FRAME_BYTES + 4);
+    }
+}
+
 fn encode<M: Serialize>(message: &M, output: &mut BytesMut) -> Result<(), FrameError> {
     frame::encode(&mut frame::codec(MAX_FRAME_BYTES), message, output)
 }

@@ -19,7 +19,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct EventLoop {
     control: UnixListener,
     worker: Worker,
-    connections: Vec<Connection>,
+    pub(super) connections: Vec<Connection>,
     /// No connection is accepted before.
     accept_after: Option<Instant>,
     /// The process ends when everything is sent, or then.
@@ -28,12 +28,23 @@ pub(crate) struct EventLoop {
 
 /// What is ready after waiting.
 #[derive(Default)]
-struct Ready {
+pub(super) struct Ready {
     control: bool,
     exit: bool,
     output: bool,
     /// By the connection's index.
     connections: Vec<bool>,
+}
+
+#[cfg(any(test, fuzzing))]
+impl Ready {
+    /// All of so many connections.
+    pub(super) fn connections(count: usize) -> Self {
+        Self {
+            connections: vec![true; count],
+            ..Self::default()
+        }
+    }
 }
 
 impl EventLoop {
@@ -56,19 +67,25 @@ impl EventLoop {
             .then(|| Instant::now() + BUILD_FAILURE_LINGER);
         loop {
             let now = Instant::now();
-            self.tell(now);
-            self.connections.retain_mut(|connection| {
-                connection.flush(now).is_ok()
-                    && connection.due().is_none_or(|due| now < due)
-                    && (connection.phase() != Phase::Closing || connection.has_output())
-            });
-            self.worker.bury();
-            if self.is_over(now) || patience.is_some_and(|end| now >= end) {
+            if self.advance(now, patience) {
                 return Ok(());
             }
             let ready = self.wait(patience, now)?;
-            self.handle(&ready);
+            self.handle(&ready, Instant::now());
         }
+    }
+
+    /// Sends what can be sent, and gives up who does not do its part in time. True: the process is
+    /// to end.
+    pub(super) fn advance(&mut self, now: Instant, patience: Option<Instant>) -> bool {
+        self.tell(now);
+        self.connections.retain_mut(|connection| {
+            connection.flush(now).is_ok()
+                && connection.due().is_none_or(|due| now < due)
+                && (connection.phase() != Phase::Closing || connection.has_output())
+        });
+        self.worker.bury();
+        self.is_over(now) || patience.is_some_and(|end| now >= end)
     }
 
     /// Whether the process was told to end, or has told why there is no guest, and everything
@@ -171,8 +188,7 @@ impl EventLoop {
         })
     }
 
-    fn handle(&mut self, ready: &Ready) {
-        let now = Instant::now();
+    pub(super) fn handle(&mut self, ready: &Ready, now: Instant) {
         if ready.exit {
             self.worker.settle();
         }

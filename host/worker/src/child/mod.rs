@@ -17,6 +17,8 @@
 mod connection;
 mod detach;
 mod event_loop;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod worker;
 
 use std::io;
@@ -26,6 +28,8 @@ use roost_vmm::{BuildError, Vm, VmConfig};
 use crate::bootstrap::{self, BootstrapError, Descriptors};
 use crate::guest::Guest;
 use event_loop::EventLoop;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Peers;
 use worker::{Subject, Worker};
 
 /// Why a worker ended without being told to.

@@ -18,11 +18,11 @@ use crate::limits::{
 };
 use crate::protocol::{HostMessage, Response, WorkerEvent, WorkerMessage};
 
-type Waiting = HashMap<u64, oneshot::Sender<Result<Response, ControlError>>>;
+pub(super) type Waiting = Mutex<HashMap<u64, oneshot::Sender<Result<Response, ControlError>>>>;
 
 /// How a connection ended.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The peer closed it, or the process is gone.
     Closed,
     /// Another host has taken the worker over.
@@ -37,7 +37,7 @@ pub(crate) struct Conversation {
     link: Arc<Link>,
     calls: mpsc::Receiver<Call>,
     events: mpsc::Sender<HandleEvent>,
-    waiting: Mutex<Waiting>,
+    waiting: Waiting,
     /// The number of the last event that was handed on.
     told: u64,
     next_id: u64,
@@ -53,7 +53,7 @@ impl Conversation {
             link,
             calls,
             events,
-            waiting: Mutex::default(),
+            waiting: Waiting::default(),
             told: 0,
             next_id: 0,
         }
@@ -165,11 +165,11 @@ impl Conversation {
 }
 
 /// Hands on what the worker says.
-async fn listen(
+pub(super) async fn listen(
     mut stream: SplitStream<Connection>,
     link: &Link,
     events: &mpsc::Sender<HandleEvent>,
-    waiting: &Mutex<Waiting>,
+    waiting: &Waiting,
     told: &mut u64,
 ) -> End {
     while let Some(body) = stream.next().await {
@@ -228,7 +228,7 @@ async fn listen(
 async fn speak(
     mut sink: SplitSink<Connection, bytes::Bytes>,
     calls: &mut mpsc::Receiver<Call>,
-    waiting: &Mutex<Waiting>,
+    waiting: &Waiting,
     next_id: &mut u64,
 ) -> End {
     while let Some(Call { request, reply }) = calls.recv().await {
@@ -255,6 +255,8 @@ async fn speak(
     End::Released
 }
 
-fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+fn lock(
+    waiting: &Waiting,
+) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<Response, ControlError>>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,6 +7,8 @@
 
 mod adopt;
 mod conversation;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod greeting;
 mod handle;
 mod launch;
@@ -23,6 +25,9 @@ use async_trait::async_trait;
 use crate::backend::{Adoption, Backend, Launch, VmHandle};
 use crate::error::{AdoptError, KillError, LaunchError};
 use crate::process::{self, WorkerIdentity};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Worker;
 
 /// One worker process for each VM.
 #[derive(Debug)]

@@ -155,11 +155,6 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes a structure of plain data, or nothing.
-    pub(crate) fn write_obj<T: ByteValued>(&mut self, value: &T) -> Result<(), ShortBuffer> {
-        self.write_all(value.as_slice())
-    }
-
     /// Room for the next `bytes`, to be filled without copying. It counts as written.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<Vec<VolatileSlice<'a>>, ShortBuffer> {
         self.0.take(bytes)
@@ -199,7 +194,7 @@ mod tests {
     fn writing_crosses_buffers_and_a_value_that_does_not_fit_is_not_begun() {
         let mut buffers = [vec![0; 3], vec![0; 3]];
         let mut writer = Writer::new(slices(&mut buffers));
-        writer.write_obj(&0x0403_0201_u32).unwrap();
+        writer.write_all(&[1, 2, 3, 4]).unwrap();
         assert!(writer.write_all(b"xyz").is_err());
         assert_eq!((writer.written(), writer.remaining()), (4, 2));
         assert_eq!(writer.write(b"xyz"), 2);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmm_sys_util::epoll::EventSet;
 
 use super::{
-    Active, ChainError, CounterSet, DeviceState, EventSources, Interrupt, QueueError, RestoreError,
+    Active, ChainError, CounterSet, DeviceState, EventSources, QueueError, RestoreError,
     ShortBuffer,
 };
 
@@ -50,14 +50,6 @@ pub(crate) struct QueueLimits {
     /// Most bytes that all buffers of one chain have together. A chain with more breaks the device,
     /// so it must hold the largest request that the device's features allow.
     pub(crate) max_chain_bytes: u32,
-}
-
-/// What a device is connected to for as long as it exists.
-pub(crate) struct Attachment {
-    /// Where it registers the descriptors that the device thread watches for it.
-    pub(crate) sources: EventSources,
-    /// Its interrupt, for changes of the configuration space.
-    pub(crate) interrupt: Arc<Interrupt>,
 }
 
 /// Why a device is broken.
@@ -117,12 +109,13 @@ pub(crate) trait VirtioDevice: Send {
         let _ = (offset, data);
     }
 
-    /// Connects the device, once, before the VM runs.
+    /// Connects the device, once, before the VM runs. It registers the descriptors that the device
+    /// thread watches for it in `sources`, for as long as it exists.
     ///
     /// # Errors
     /// A descriptor can't be watched; the VM is then not built.
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        let _ = attachment;
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
+        let _ = sources;
         Ok(())
     }
 

@@ -30,11 +30,6 @@
 //! A device is a folder of the same few files; [`rng`] is the pattern: `mod.rs`, `device.rs` (the
 //! type and its [`VirtioDevice`]), `events.rs` (what it does when a queue or a descriptor calls),
 //! `counters.rs`, `state.rs` (what is saved).
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "parts of it are for devices that are being written"
-)]
 
 mod active;
 pub(crate) mod balloon;
@@ -44,6 +39,8 @@ mod chain;
 pub(crate) mod console;
 mod counters;
 mod device;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hostile_tests;
 mod interrupt;
@@ -53,7 +50,8 @@ pub(crate) mod rate_limiter;
 pub(crate) mod rng;
 mod sources;
 mod state;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzz targets use a part of it"))]
 pub(crate) mod test_driver;
 pub(crate) mod token_bucket;
 mod transport;
@@ -64,9 +62,7 @@ pub(crate) use buffers::{Reader, ShortBuffer, Writer};
 pub(crate) use chain::{Chain, ChainError, MAX_SEGMENTS};
 pub use counters::{Counter, DeviceCounters};
 pub(crate) use counters::{CounterSet, DeviceStatus};
-pub(crate) use device::{
-    Attachment, DeviceError, DeviceKind, QueueLimits, VirtioDevice, read_config,
-};
+pub(crate) use device::{DeviceError, DeviceKind, QueueLimits, VirtioDevice, read_config};
 pub(crate) use interrupt::Interrupt;
 pub(crate) use queue::{QueueError, Virtqueue};
 pub use rate_limiter::RateLimits;
@@ -75,7 +71,9 @@ pub(crate) use sources::{EventSources, Wakeup};
 pub(crate) use state::{DeviceState, QueueState, RestoreError};
 pub use token_bucket::RateLimit;
 pub(crate) use token_bucket::TokenBucket;
-pub(crate) use transport::{SaveError, VirtioMmio, VirtioState};
+pub(crate) use transport::VirtioMmio;
+#[cfg(any(test, fuzzing))]
+pub(crate) use transport::VirtioState;
 
 /// Guest memory, which requests under way keep mapped.
 pub(crate) type GuestMemory = std::sync::Arc<vm_memory::GuestMemoryMmap>;

@@ -11,7 +11,7 @@ use super::counters::BalloonCounters;
 use super::feature;
 use super::state::BalloonState;
 use crate::devices::virtio::{
-    Active, Attachment, Chain, CounterSet, DeviceError, DeviceKind, DeviceState, QueueLimits,
+    Active, Chain, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources, QueueLimits,
     RestoreError, VirtioDevice, read_config,
 };
 
@@ -106,8 +106,8 @@ impl VirtioDevice for Balloon {
         }
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        self.watch(&attachment)
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
+        self.watch(&sources)
     }
 
     fn activate(&mut self, active: &mut Active) -> Result<(), DeviceError> {

@@ -10,7 +10,7 @@ use super::device::{Balloon, DEFLATE, INFLATE, STATISTICS};
 use super::discard::{Discarded, discard};
 use super::pages::{self, Pages};
 use super::{PAGE_BYTES, feature, statistics};
-use crate::devices::virtio::{Active, Attachment, Chain, DeviceError};
+use crate::devices::virtio::{Active, Chain, DeviceError, EventSources};
 
 /// The host changed something, or a turn ended before all was done.
 const WAKE: u32 = 0;
@@ -71,8 +71,7 @@ impl Budget {
 }
 
 impl Balloon {
-    pub(super) fn watch(&self, attachment: &Attachment) -> io::Result<()> {
-        let Attachment { sources, .. } = attachment;
+    pub(super) fn watch(&self, sources: &EventSources) -> io::Result<()> {
         sources.add(&self.control.wake, WAKE, EventSet::IN)?;
         sources.add(&self.control.timer, TIMER, EventSet::IN)
     }

@@ -27,6 +27,8 @@ mod counters;
 mod device;
 mod discard;
 mod events;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod pages;
 mod state;
 mod statistics;
@@ -36,6 +38,8 @@ mod tests;
 pub use config::{BalloonConfig, BalloonStatistics, GuestStatistics};
 pub(crate) use control::BalloonControl;
 pub(crate) use device::Balloon;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as BalloonBench;
 pub(crate) use state::BalloonState;
 
 /// Bytes of a page as this device counts them, whatever the guest's pages are (section 5.5.6).

@@ -18,7 +18,7 @@ use super::request::{Disk, ID_BYTES};
 use super::space::{MAX_DATA_BYTES, WRITEBACK, space};
 use super::state::BlockState;
 use crate::devices::virtio::{
-    Active, Attachment, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, LimitControl,
+    Active, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources, LimitControl,
     Monotonic, QueueLimits, RateLimiter, RestoreError, VirtioDevice, read_config,
 };
 
@@ -137,9 +137,8 @@ impl VirtioDevice for Block {
         }
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
         // Without a driver nothing is under way, so that it is not readable for long.
-        let sources = attachment.sources;
         sources.add(&self.backend.wake(), DONE, EventSet::IN)?;
         sources.add(&self.limiter, LIMITS, EventSet::IN)
     }

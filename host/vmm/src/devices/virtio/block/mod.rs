@@ -27,6 +27,8 @@ mod config;
 mod counters;
 mod device;
 mod events;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod open;
 mod request;
 mod space;
@@ -37,5 +39,7 @@ mod tests;
 pub use backend::{BaseName, create_qcow2};
 pub use config::{BaseImage, DiskConfig, DiskError, DiskFormat, IoEngine};
 pub(crate) use device::Block;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as BlockBench;
 pub use open::disk_bytes;
 pub(crate) use state::BlockState;

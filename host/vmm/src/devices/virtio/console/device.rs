@@ -14,7 +14,7 @@ use super::state::{ConsoleState, PortState};
 use super::{MAX_PORTS, TERMINAL, feature};
 use crate::devices::output::Signal;
 use crate::devices::virtio::{
-    Active, Attachment, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, Monotonic,
+    Active, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources, Monotonic,
     QueueLimits, RateLimiter, RestoreError, VirtioDevice, read_config,
 };
 
@@ -159,8 +159,8 @@ impl VirtioDevice for Console {
         self.counters.refused_writes.add(1);
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        self.watch(&attachment)
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
+        self.watch(&sources)
     }
 
     fn activate(&mut self, active: &mut Active) -> Result<(), DeviceError> {

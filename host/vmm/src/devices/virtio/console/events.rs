@@ -7,7 +7,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::control::{FROM_DRIVER, TO_DRIVER};
 use super::device::{Console, receive_queue, transmit_queue};
 use super::{TERMINAL, feature};
-use crate::devices::virtio::{Active, Attachment, DeviceError};
+use crate::devices::virtio::{Active, DeviceError, EventSources};
 
 /// The host changed something, or a turn ended before all was done.
 const WAKE: u32 = 0;
@@ -15,8 +15,7 @@ const WAKE: u32 = 0;
 const TIMERS: u32 = 1;
 
 impl Console {
-    pub(super) fn watch(&self, attachment: &Attachment) -> io::Result<()> {
-        let Attachment { sources, .. } = attachment;
+    pub(super) fn watch(&self, sources: &EventSources) -> io::Result<()> {
         sources.add(&*self.wake, WAKE, EventSet::IN)?;
         for (token, port) in (TIMERS..).zip(&self.ports) {
             sources.add(&port.limiter, token, EventSet::IN)?;

@@ -28,6 +28,8 @@ mod control;
 mod counters;
 mod device;
 mod events;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod port;
 mod state;
 #[cfg(test)]
@@ -36,6 +38,8 @@ mod transfer;
 
 pub use config::{ConsoleConfig, ConsoleConfigError, ConsoleSize};
 pub(crate) use device::Console;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as ConsoleBench;
 pub use port::{ConsolePort, NotATerminal};
 pub(crate) use state::ConsoleState;
 

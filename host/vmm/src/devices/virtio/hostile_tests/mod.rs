@@ -2,6 +2,7 @@
 //! with a reset, or nothing happens at all.
 
 mod chains;
+mod every_device;
 mod queues;
 mod random;
 

@@ -14,7 +14,7 @@ use super::link::{self, Link};
 use super::rx_buffers::RxBuffers;
 use super::state::NetState;
 use crate::devices::virtio::{
-    Active, Attachment, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, LimitControl,
+    Active, Clock, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources, LimitControl,
     Monotonic, QueueLimits, RateLimiter, RestoreError, VirtioDevice, read_config,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Net {
     pub(super) receive_limiter: RateLimiter,
     pub(super) transmit_limiter: RateLimiter,
     pub(super) counters: Arc<NetCounters>,
-    pub(super) attachment: Option<Attachment>,
+    pub(super) sources: Option<EventSources>,
     /// Whether the device thread looks at the TAP.
     pub(super) is_watching: bool,
     pub(super) buffers: RxBuffers,
@@ -110,7 +110,7 @@ impl Net {
             )),
             receive_limiter: RateLimiter::new(receive, clock()),
             transmit_limiter: RateLimiter::new(transmit, clock()),
-            attachment: None,
+            sources: None,
             is_watching: false,
             buffers: RxBuffers::default(),
             link_up: true,
@@ -166,9 +166,9 @@ impl VirtioDevice for Net {
         read_config(&config, offset, data);
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        self.watch_timers(&attachment)?;
-        self.attachment = Some(attachment);
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
+        self.watch_timers(&sources)?;
+        self.sources = Some(sources);
         Ok(())
     }
 

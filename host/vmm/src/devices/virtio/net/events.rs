@@ -6,7 +6,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::device::Net;
 use super::{RECEIVE, TRANSMIT};
-use crate::devices::virtio::{Active, Attachment, DeviceError};
+use crate::devices::virtio::{Active, DeviceError, EventSources};
 
 /// The TAP. Watched while there is a driver that can receive.
 pub(super) const TAP: u32 = 0;
@@ -16,8 +16,7 @@ const RECEIVE_TIMER: u32 = 1;
 const TRANSMIT_TIMER: u32 = 2;
 
 impl Net {
-    pub(super) fn watch_timers(&self, attachment: &Attachment) -> io::Result<()> {
-        let Attachment { sources, .. } = attachment;
+    pub(super) fn watch_timers(&self, sources: &EventSources) -> io::Result<()> {
         sources.add(&self.receive_limiter, RECEIVE_TIMER, EventSet::IN)?;
         sources.add(&self.transmit_limiter, TRANSMIT_TIMER, EventSet::IN)
     }

@@ -22,6 +22,8 @@ mod counters;
 mod device;
 mod events;
 mod features;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod header;
 mod link;
 mod rx;
@@ -33,6 +35,8 @@ mod tx;
 
 pub use config::{NetConfig, NetConfigError, NetLimits};
 pub(crate) use device::{Net, NetControl};
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as NetBench;
 pub(crate) use state::NetState;
 
 /// The queue of buffers to receive into.

@@ -107,12 +107,12 @@ impl Net {
         if self.is_watching == watch {
             return Ok(());
         }
-        let Some(attachment) = &self.attachment else {
+        let Some(sources) = &self.sources else {
             return Ok(());
         };
         let changed = match watch {
-            true => attachment.sources.add(&self.link, TAP, EventSet::IN),
-            false => attachment.sources.remove(&self.link),
+            true => sources.add(&self.link, TAP, EventSet::IN),
+            false => sources.remove(&self.link),
         };
         changed.map_err(|source| DeviceError::Host {
             what: "epoll_ctl of a TAP",

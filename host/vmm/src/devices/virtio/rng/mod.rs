@@ -7,9 +7,13 @@
 mod counters;
 mod device;
 mod events;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod state;
 
 pub(crate) use device::Rng;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as RngBench;
 pub(crate) use state::RngState;
 
 #[cfg(test)]

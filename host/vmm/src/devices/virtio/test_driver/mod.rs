@@ -23,7 +23,9 @@ use virtio_bindings::virtio_mmio::*;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-pub(crate) use self::probe::{FEATURE, MAX_CHAIN_BYTES, Manner, Probe, QUEUE_SIZE, Seen};
+#[cfg(test)]
+pub(crate) use self::probe::{FEATURE, MAX_CHAIN_BYTES, QUEUE_SIZE};
+pub(crate) use self::probe::{Manner, Probe, Seen};
 pub(crate) use self::ring::{Buffer, INDIRECT, NEXT, Request, Ring, WRITE};
 use super::{DeviceCounters, GuestMemory, VirtioDevice, VirtioMmio, VirtioState};
 use crate::devices::event_loop::EventLoop;
@@ -161,6 +163,17 @@ impl Driver {
         self.write(VIRTIO_MMIO_DRIVER_FEATURES, (features >> 32) as u32);
     }
 
+    /// Most descriptors of a queue; 0: there is no such queue.
+    pub(crate) fn queue_size(&self, queue: u32) -> u16 {
+        self.write(VIRTIO_MMIO_QUEUE_SEL, queue);
+        self.read(VIRTIO_MMIO_QUEUE_NUM_MAX) as u16
+    }
+
+    /// Descriptors of each queue that was enabled since the last reset.
+    pub(crate) fn sizes(&self) -> Vec<u16> {
+        self.rings.iter().map(|ring| ring.size).collect()
+    }
+
     /// Configures and enables the next queue with `size` descriptors.
     pub(crate) fn enable_queue(&mut self, size: u16) {
         let index = self.rings.len();
@@ -203,10 +216,9 @@ impl Driver {
         self.begin(features);
         assert_ne!(self.status() & FEATURES_OK, 0, "the features were refused");
         for queue in 0.. {
-            self.write(VIRTIO_MMIO_QUEUE_SEL, queue);
-            match self.read(VIRTIO_MMIO_QUEUE_NUM_MAX) {
+            match self.queue_size(queue) {
                 0 => break,
-                size => self.enable_queue(size as u16),
+                size => self.enable_queue(size),
             }
         }
         self.driver_ok();
@@ -228,7 +240,8 @@ impl Driver {
         request
     }
 
-    fn place(&mut self, buffer: &Buffer<'_>) -> (u64, u32, bool) {
+    /// Puts a buffer into memory: its address, bytes and writability.
+    pub(crate) fn place(&mut self, buffer: &Buffer<'_>) -> (u64, u32, bool) {
         let (bytes, writable) = match buffer {
             Buffer::Read(data) => (data.len() as u64, false),
             Buffer::Write(bytes) => (u64::from(*bytes), true),
@@ -244,6 +257,11 @@ impl Driver {
                 .unwrap();
         }
         (address, bytes as u32, writable)
+    }
+
+    /// Where the next buffer is placed, if there is room.
+    pub(crate) fn next_buffer(&self) -> u64 {
+        self.next_buffer
     }
 
     /// Tells the device of a queue's new requests, by its register.
@@ -337,30 +355,53 @@ impl Driver {
     /// [`Self::migrate`] into the device that `make` returns, which is made when the old one and
     /// all that it had is gone.
     pub(crate) fn migrate_to<D: VirtioDevice + 'static>(self, make: impl FnOnce() -> D) -> Self {
+        let (driver, restored) = self.migrate_changed(make, |_| {});
+        restored.unwrap();
+        driver
+    }
+
+    /// [`Self::migrate_to`] with a state that somebody changed, and whether it was taken over. One
+    /// that was not changed must be the same when it is saved again; one that is refused must leave
+    /// the device as it was.
+    pub(crate) fn migrate_changed<D: VirtioDevice + 'static>(
+        self,
+        make: impl FnOnce() -> D,
+        change: impl FnOnce(&mut serde_json::Value),
+    ) -> (Self, Result<(), String>) {
         self.device.quiesce();
-        let state = self.device.save().unwrap();
-        let text = serde_json::to_string(&state).unwrap();
-        let state: VirtioState = serde_json::from_str(&text).unwrap();
+        let saved = self.device.save().unwrap();
+        let mut state = serde_json::to_value(&saved).unwrap();
+        change(&mut state);
         let mut event_loop = EventLoop::new().unwrap();
         let sources = event_loop.next_sources();
         drop((self.device, self.event_loop));
         let new = VirtioMmio::new(Box::new(make()), 0, Arc::clone(&self.memory), sources).unwrap();
-        new.restore(state.clone()).unwrap();
-        assert_eq!(
-            new.save().unwrap(),
-            state,
-            "what was restored is what was saved"
-        );
+        let fresh = new.save().unwrap();
+        let restored = match serde_json::from_value::<VirtioState>(state) {
+            Ok(state) => {
+                let is_changed = state != saved;
+                let restored = new.restore(state).map_err(|error| error.to_string());
+                let now = new.save().unwrap();
+                match restored {
+                    Ok(()) if is_changed => {}
+                    Ok(()) => assert_eq!(now, saved, "what was restored is what was saved"),
+                    Err(_) => assert_eq!(now, fresh, "what was refused changed nothing"),
+                }
+                restored
+            }
+            Err(error) => Err(error.to_string()),
+        };
         let new = Arc::new(new);
         event_loop.add(Arc::clone(&new)).unwrap();
         new.resume();
-        Self {
+        let driver = Self {
             memory: self.memory,
             line: new.line().try_clone().unwrap(),
             device: new,
             event_loop,
             rings: self.rings,
             next_buffer: self.next_buffer,
-        }
+        };
+        (driver, restored)
     }
 }

@@ -1,8 +1,8 @@
 //! A device that does as a test says, to test the transport, the queues and the event loop.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vm_memory::{Bytes as _, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
@@ -10,8 +10,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::devices::virtio::rng::RngState;
 use crate::devices::virtio::{
-    Active, Attachment, Chain, Counter, CounterSet, DeviceError, DeviceKind, DeviceState,
-    Interrupt, QueueLimits, RestoreError, VirtioDevice, read_config,
+    Active, Chain, Counter, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources,
+    QueueLimits, RestoreError, VirtioDevice, read_config,
 };
 
 /// Its feature bit.
@@ -49,7 +49,8 @@ pub(crate) struct Seen {
     pub(crate) calls: AtomicU64,
     /// [`Manner::Refill`]: where the index of the available ring is.
     pub(crate) refill: AtomicU64,
-    pub(crate) interrupt: Mutex<Option<Arc<Interrupt>>>,
+    /// Whether its configuration space changes when its descriptor calls.
+    pub(crate) changes: AtomicBool,
 }
 
 /// The device: two queues, eight bytes of configuration, one descriptor.
@@ -102,9 +103,7 @@ impl VirtioDevice for Probe {
         }
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        *self.seen.interrupt.lock().unwrap() = Some(attachment.interrupt);
-        let sources = attachment.sources;
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
         sources.add(&*self.call, TOKEN, EventSet::IN)
     }
 
@@ -144,12 +143,15 @@ impl VirtioDevice for Probe {
         &mut self,
         token: u32,
         _events: EventSet,
-        _active: Option<&mut Active>,
+        active: Option<&mut Active>,
     ) -> Result<(), DeviceError> {
         assert_ne!(self.manner, Manner::Panic, "as the test asked for");
         if token == TOKEN {
             self.call.read().unwrap();
             self.seen.calls.fetch_add(1, Ordering::SeqCst);
+            if let Some(active) = active.filter(|_| self.seen.changes.load(Ordering::SeqCst)) {
+                active.config_changed();
+            }
         }
         Ok(())
     }

@@ -111,11 +111,6 @@ impl Ring {
             .unwrap();
     }
 
-    /// The index up to which the driver has seen the used ring.
-    pub(crate) fn seen(&self) -> u16 {
-        self.next_used
-    }
-
     /// With event indices: the next interrupt is for the used entry after `index`.
     pub(crate) fn set_used_event(&self, memory: &GuestMemory, index: u16) {
         let address = self.available + 4 + 2 * u64::from(self.size);

@@ -20,4 +20,7 @@ mod status;
 mod tests;
 
 pub(crate) use carrier::VirtioMmio;
-pub(crate) use state::{SaveError, VirtioState};
+#[cfg(test)]
+pub(crate) use state::SaveError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use state::VirtioState;

@@ -127,17 +127,20 @@ fn the_configuration_space_is_read_and_written_in_every_width_and_past_its_end()
 #[test]
 fn a_change_of_the_configuration_is_told_once_the_driver_is_ready_and_counted_before() {
     let probe = Probe::new(Manner::Answer);
-    let seen = probe.seen.clone();
+    let (seen, call) = (probe.seen.clone(), probe.call.clone());
     let mut driver = Driver::new(probe);
-    let changed = || {
-        let interrupt = seen.interrupt.lock().unwrap();
-        interrupt.as_ref().unwrap().config_changed();
-    };
-    changed();
+    driver.begin(0);
+    driver.enable_queue(8);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 0);
+    driver.write(VIRTIO_MMIO_QUEUE_USED_LOW, 1);
+    driver.write(VIRTIO_MMIO_QUEUE_READY, 1);
+    assert!(driver.is_broken(), "it says so in the status");
     assert_eq!(driver.read(VIRTIO_MMIO_CONFIG_GENERATION), 1);
     assert!(!driver.take_interrupt());
     driver.negotiate(0);
-    changed();
+    seen.changes.store(true, Ordering::SeqCst);
+    call.write(1).unwrap();
+    driver.run();
     assert_eq!(driver.read(VIRTIO_MMIO_CONFIG_GENERATION), 2);
     assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 2);
     assert!(driver.take_interrupt());

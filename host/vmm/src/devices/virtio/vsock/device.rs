@@ -15,8 +15,8 @@ use super::multiplexer::Multiplexer;
 use super::ports::Ports;
 use super::state::VsockState;
 use crate::devices::virtio::{
-    Active, Attachment, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources,
-    QueueLimits, RestoreError, VirtioDevice, read_config,
+    Active, CounterSet, DeviceError, DeviceKind, DeviceState, EventSources, QueueLimits,
+    RestoreError, VirtioDevice, read_config,
 };
 
 /// Packets to the guest.
@@ -128,8 +128,7 @@ impl VirtioDevice for Vsock {
         read_config(&guest_cid.to_le_bytes(), offset, data);
     }
 
-    fn attach(&mut self, attachment: Attachment) -> io::Result<()> {
-        let sources = attachment.sources;
+    fn attach(&mut self, sources: EventSources) -> io::Result<()> {
         sources.add(&self.timer, super::events::TIMER, EventSet::IN)?;
         self.multiplexer.attach(sources.clone());
         self.sources = Some(sources);

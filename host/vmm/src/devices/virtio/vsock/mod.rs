@@ -32,6 +32,8 @@ mod deadlines;
 mod device;
 mod dial;
 mod events;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod handshake;
 mod multiplexer;
 mod packet;
@@ -43,4 +45,6 @@ mod tests;
 
 pub use config::{VsockConfig, VsockConfigError, VsockLimits};
 pub(crate) use device::Vsock;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::Bench as VsockBench;
 pub(crate) use state::VsockState;

@@ -16,9 +16,7 @@ use crate::devices::mmio::MmioDevice as _;
 use crate::devices::virtio::test_driver::{Buffer, Driver, Request};
 use crate::devices::virtio::vsock::config::Limits;
 use crate::devices::virtio::vsock::device::{EVENTS, RECEIVE, TRANSMIT};
-use crate::devices::virtio::vsock::packet::{
-    Done, HEADER_BYTES, HOST_CID, Header, Op, TYPE_STREAM,
-};
+use crate::devices::virtio::vsock::packet::{Done, HEADER_BYTES, HOST_CID, Header, Op};
 use crate::devices::virtio::vsock::{Vsock, VsockConfig, VsockLimits};
 
 pub(super) const GUEST_CID: u32 = 52;

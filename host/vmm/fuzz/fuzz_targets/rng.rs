@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: roost_vmm::fuzz::Rng| input.run());
