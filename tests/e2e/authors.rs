@@ -50,7 +50,7 @@ const JS: Language = Language {
         "decide(facts) {",
         "decide(facts) {\n    throw new Error(\"no more restarts\");",
     ),
-    failure: "trap",
+    failure: "no more restarts",
 };
 const PYTHON: Language = Language {
     name: "python",
@@ -63,7 +63,7 @@ const PYTHON: Language = Language {
         "        settings = DEFAULTS | json.loads(facts.context.settings)",
         "        raise RuntimeError(\"no more restarts\")",
     ),
-    failure: "trap",
+    failure: "no more restarts",
 };
 const C: Language = Language {
     name: "c",
@@ -71,9 +71,9 @@ const C: Language = Language {
     edit: (".max_restarts = 3,", ".max_restarts = 4,"),
     bad: (
         "  struct settings settings;",
-        "  struct settings settings;\n  __builtin_trap();",
+        "  struct settings settings;\n  roost_fail(\"no more restarts\");",
     ),
-    failure: "trap",
+    failure: "no more restarts",
 };
 
 /// An author with a shell, beside a host.

@@ -13,14 +13,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
+    options: Vec<String>,
     process: Child,
 }
 
 impl Host {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With options of `roost serve`.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let process = serve(dir.path());
-        Self { dir, process }
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        let process = serve(dir.path(), &options);
+        Self {
+            dir,
+            options,
+            process,
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -31,13 +42,18 @@ impl Host {
     pub(crate) fn kill_and_restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = serve(self.dir.path());
+        self.process = serve(self.dir.path(), &self.options);
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.run_as("json", arguments)
+    }
+
+    /// Runs a command that prints in a format.
+    pub(crate) fn run_as(&self, format: &str, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_roost"))
             .args(arguments)
-            .args(["-o", "json"])
+            .args(["-o", format])
             .env("ROOST_SOCKET", self.data().join("roost.sock"))
             .output()
             .unwrap()
@@ -125,7 +141,7 @@ impl Drop for Host {
     }
 }
 
-fn serve(dir: &Path) -> Child {
+fn serve(dir: &Path, options: &[String]) -> Child {
     let mut process = Command::new(env!("CARGO_BIN_EXE_roost"))
         .args([
             "serve",
@@ -133,9 +149,13 @@ fn serve(dir: &Path) -> Child {
             "50",
             "--usage-window",
             "1",
+            // The machine that runs the tests may be as busy as it likes.
+            "--policy-slack",
+            "60000",
             "--data",
         ])
         .arg(dir.join("data"))
+        .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .env("RUST_LOG", "error")

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use wasmtime::component::{Instance, InstancePre};
-use wasmtime::{ResourceLimiter, Store, Trap, WasmCoreDump};
+use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmCoreDump};
 
 use crate::access::{Access, HostFault};
+use crate::deadline::{Deadline, Verdict};
 use crate::error::CallError;
-use crate::gate::EPOCH;
 use crate::record::{KvChanges, LogLine};
 use crate::runtime::{CallLimits, MAX_TABLE_ELEMENTS, PolicyRuntime};
 use crate::services::Caller;
@@ -15,13 +15,25 @@ use crate::text::clean;
 use crate::{autopsy, wasi};
 
 /// What an instance's store holds: its limits, whether it ran into them, and its imports.
-#[derive(Default)]
 pub(crate) struct CallState {
     /// What all memories together may still grow by.
     memory_left: usize,
     denied: bool,
+    deadline: Deadline,
     pub(crate) access: Access,
     pub(crate) wasi: wasi::State,
+}
+
+impl CallState {
+    fn new(memory_bytes: usize, deadline: Deadline) -> Self {
+        Self {
+            memory_left: memory_bytes,
+            denied: false,
+            deadline,
+            access: Access::default(),
+            wasi: wasi::State::default(),
+        }
+    }
 }
 
 impl ResourceLimiter for CallState {
@@ -56,6 +68,8 @@ impl ResourceLimiter for CallState {
 #[derive(Debug, Default)]
 pub(crate) struct CallUsage {
     pub(crate) memory_bytes: u64,
+    /// CPU time of the thread that made the call.
+    pub(crate) cpu: Duration,
     pub(crate) log: Vec<LogLine>,
     pub(crate) kv: KvChanges,
 }
@@ -102,13 +116,16 @@ impl Live {
         scope: Scope,
     ) -> Result<Self, Box<Answer<()>>> {
         let limits = runtime.shared.limits;
-        let state = CallState {
-            memory_left: limits.memory_bytes,
-            ..CallState::default()
-        };
+        let state = CallState::new(limits.memory_bytes, Deadline::new(deadline, limits.slack));
         let mut store = Store::new(&runtime.shared.engine, state);
         store.limiter(|state| state);
-        begin(&mut store, runtime, deadline, scope);
+        store.epoch_deadline_callback(|mut store| {
+            Ok(match store.data_mut().deadline.look() {
+                Verdict::Continue(epochs) => UpdateDeadline::Continue(epochs),
+                Verdict::Late | Verdict::Starved => UpdateDeadline::Interrupt,
+            })
+        });
+        begin(&mut store, runtime, scope);
         match plugin.instantiate(&mut store) {
             Ok(instance) => Ok(Self {
                 store,
@@ -146,10 +163,8 @@ impl Live {
 }
 
 /// Sets the limits of what comes next.
-fn begin(store: &mut Store<CallState>, runtime: &PolicyRuntime, deadline: Duration, scope: Scope) {
-    // One more than the deadline has: the first epoch may end at once.
-    let epochs = deadline.as_millis().div_ceil(EPOCH.as_millis()) + 1;
-    store.set_epoch_deadline(u64::try_from(epochs).unwrap_or(u64::MAX));
+fn begin(store: &mut Store<CallState>, runtime: &PolicyRuntime, scope: Scope) {
+    store.set_epoch_deadline(store.data().deadline.epochs());
     store.set_hostcall_fuel(runtime.shared.limits.answer_bytes);
     let state = store.data_mut();
     state.denied = false;
@@ -165,6 +180,7 @@ fn usage(store: &mut Store<CallState>, limit_bytes: usize) -> CallUsage {
     let (log, kv) = state.access.end();
     CallUsage {
         memory_bytes: u64::try_from(used).unwrap_or(u64::MAX),
+        cpu: state.deadline.cpu(),
         log,
         kv,
     }
@@ -199,7 +215,8 @@ pub(crate) fn call_warm<T>(
     let _permit = shared.gate.enter();
     let live = match shared.warm.take(key) {
         Some(mut live) => {
-            begin(&mut live.store, runtime, deadline, scope);
+            live.store.data_mut().deadline = Deadline::new(deadline, shared.limits.slack);
+            begin(&mut live.store, runtime, scope);
             Ok(live)
         }
         None => Live::new(runtime, plugin, deadline, scope),
@@ -247,6 +264,10 @@ fn explain(
 ) -> CallError {
     let limit_bytes = limits.memory_bytes;
     match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) if store.data().deadline.is_starved() => {
+            let cpu = store.data().deadline.cpu();
+            return CallError::Starved { deadline, cpu };
+        }
         Some(Trap::Interrupt) => return CallError::Deadline(deadline),
         _ if store.data().denied => return CallError::Memory { limit_bytes },
         Some(trap) => {
@@ -271,12 +292,13 @@ fn explain(
 mod tests {
     use super::*;
 
+    fn state(memory_bytes: usize) -> CallState {
+        CallState::new(memory_bytes, Deadline::new(Duration::ZERO, Duration::ZERO))
+    }
+
     #[test]
     fn all_memories_of_a_component_share_one_limit() {
-        let mut state = CallState {
-            memory_left: 100,
-            ..CallState::default()
-        };
+        let mut state = state(100);
         assert!(state.memory_growing(0, 60, None).unwrap());
         assert!(!state.memory_growing(0, 60, None).unwrap());
         assert!(state.denied);
@@ -286,7 +308,7 @@ mod tests {
 
     #[test]
     fn tables_are_limited() {
-        let mut state = CallState::default();
+        let mut state = state(0);
         assert!(state.table_growing(0, MAX_TABLE_ELEMENTS, None).unwrap());
         assert!(
             !state

@@ -115,6 +115,14 @@ pub enum CallError {
     /// It took too long.
     #[error("it did not answer within {0:?}")]
     Deadline(Duration),
+    /// The machine was too busy to give it its time.
+    #[error("it got {cpu:?} of CPU time, its deadline is {deadline:?}: this machine is too busy")]
+    Starved {
+        /// What it may take, CPU time.
+        deadline: Duration,
+        /// What it was given.
+        cpu: Duration,
+    },
     /// It wanted more memory, tables or instances than it may have.
     #[error("it wanted more than its limit of {limit_bytes} bytes of memory")]
     Memory {
@@ -158,6 +166,7 @@ impl CallError {
     pub const fn kind(&self) -> FailureKind {
         match self {
             Self::Deadline(_) => FailureKind::Deadline,
+            Self::Starved { .. } => FailureKind::Starved,
             Self::Memory { .. } => FailureKind::Memory,
             Self::Trap { .. } => FailureKind::Trap,
             Self::Nonsense(_) => FailureKind::Nonsense,

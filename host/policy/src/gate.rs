@@ -65,7 +65,7 @@ impl Gate {
         })
     }
 
-    /// Waits for a place. Every call ends by its deadline, so the wait is bounded too.
+    /// Waits for a place. Every call ends by its deadline and slack, so the wait is bounded too.
     pub(crate) fn enter(&self) -> Permit<'_> {
         let mut state = self.shared.state();
         while state.calls >= MAX_CALLS {

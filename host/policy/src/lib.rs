@@ -24,6 +24,7 @@ pub mod builtin;
 mod bundled;
 mod call;
 mod compile;
+mod deadline;
 mod decided;
 mod error;
 mod exports;

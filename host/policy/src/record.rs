@@ -62,6 +62,8 @@ pub enum FailureKind {
     Trap,
     /// It took too long.
     Deadline,
+    /// The machine was too busy to give it its time. It is not the plugin's fault.
+    Starved,
     /// It wanted more memory or tables than it may have.
     Memory,
     /// What it says makes no sense.

@@ -45,11 +45,14 @@ pub(crate) const MAX_TABLE_ELEMENTS: usize = 20_000;
 /// What one call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Wall-clock time of a decision, from before instantiation to the answer.
+    /// CPU time of a decision, from before instantiation to the answer.
     pub deadline: Duration,
     /// The same for `describe` and `validate-settings`: an operator waits for them, no VM does,
     /// and the first call of a component is its slowest.
     pub load_deadline: Duration,
+    /// How much longer than its deadline a call may take by the wall clock, on a machine that is
+    /// too busy to give it its CPU time.
+    pub slack: Duration,
     /// Linear memory, bytes, all memories of the component together.
     pub memory_bytes: usize,
     /// What an answer may hold, in wasmtime's measure of bytes copied to the host.
@@ -57,11 +60,13 @@ pub struct CallLimits {
 }
 
 impl Default for CallLimits {
-    /// 50 ms, 5 s for loading, 16 MiB, 1 MiB: many times what the bundled policies and interpreters need.
+    /// 50 ms, 5 s for loading, 16 MiB, 1 MiB: many times what the bundled policies and interpreters
+    /// need. A slack of 1 s: a share of a twentieth of a core is enough.
     fn default() -> Self {
         Self {
             deadline: Duration::from_millis(50),
             load_deadline: Duration::from_secs(5),
+            slack: Duration::from_secs(1),
             memory_bytes: 16 << 20,
             answer_bytes: 1 << 20,
         }

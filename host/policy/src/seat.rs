@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use roost_model::{Binding, Hook, InstanceMode};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::call::{Answer, CallUsage, Scope};
 use crate::decided::{PolicyFailure, QuarantineChange, micros};
@@ -107,11 +106,10 @@ impl Seat {
             return None;
         }
         let started = Instant::now();
-        let cpu = thread_cpu();
         let answer = self.call(binding, question, subject);
         let counted = Counted {
             elapsed_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
-            cpu_ns: u64::try_from(thread_cpu().saturating_sub(cpu).as_nanos()).unwrap_or(u64::MAX),
+            cpu_ns: u64::try_from(answer.usage.cpu.as_nanos()).unwrap_or(u64::MAX),
             memory_bytes: answer.usage.memory_bytes,
             failure: answer
                 .result
@@ -186,7 +184,10 @@ impl Seat {
     ) -> Option<QuarantineChange> {
         let mut strikes = self.standing.strikes();
         let is_its_fault = !error.is_some_and(|error| {
-            matches!(error.kind(), FailureKind::Host | FailureKind::NotExported)
+            matches!(
+                error.kind(),
+                FailureKind::Host | FailureKind::NotExported | FailureKind::Starved
+            )
         });
         let reason = error.map(ToString::to_string);
         let changed = match turn {
@@ -237,9 +238,4 @@ impl Seat {
             kv: usage.kv,
         }
     }
-}
-
-/// CPU time of this thread.
-fn thread_cpu() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

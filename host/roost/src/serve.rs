@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use roost_engine::{
-    Blobs, ChildCompiler, CompileLimits, Compiler, Config, Engine, PolicyHost, PolicyRuntime,
-    RuntimeConfig, Store, StoreServices,
+    Blobs, ChildCompiler, Compiler, Config, Engine, PolicyHost, PolicyRuntime, RuntimeConfig,
+    Store, StoreServices,
 };
 use roost_worker::WorkerBackend;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+use crate::plugin::Limits;
 
 /// Descriptors that a host with thousands of VMs needs: a few for each.
 const DESCRIPTORS: u64 = 65_536;
@@ -41,6 +43,8 @@ pub(crate) struct Serve {
     /// How to log.
     #[arg(long, value_enum, default_value_t = Log::Human)]
     log: Log,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,28 +79,29 @@ impl Serve {
             .context(
                 "/dev/kvm can't be opened: Roost needs KVM, and a user that may read and write it",
             )?;
-        let store = Store::open(&self.data.join("store"))?;
+        let store = Store::open_keeping(&self.data.join("store"), self.limits.journal())?;
         let blobs = Blobs::open(&self.data.join("blobs"))?;
         let executable = std::env::current_exe().context("the path of this program")?;
         let compiler = ChildCompiler::new(
             executable.clone(),
             [crate::COMPILE.into()],
-            CompileLimits::default(),
+            self.limits.compiling(),
         );
         let backend = Arc::new(WorkerBackend::new(executable, kvm));
         let config = Config {
             usage_window: Duration::from_secs(self.usage_window),
             counter_interval: Duration::from_millis(self.counter_interval),
             max_vms: self.max_vms,
-            ..Config::new(self.data.join("run"))
+            ..self.limits.config(self.data.join("run"))
         };
         let services = StoreServices::new(store.clone(), config.kv_quota);
-        let policies = PolicyHost::new(PolicyRuntime::with(RuntimeConfig {
+        let runtime = PolicyRuntime::with(RuntimeConfig {
+            limits: self.limits.calls(),
             compiler: Compiler::Child(compiler),
             cache: Some(self.data.join("policies")),
             services: Some(Arc::new(services)),
-            ..RuntimeConfig::default()
-        })?);
+        })?;
+        let policies = PolicyHost::with_strikes(runtime, self.limits.strikes());
         let path = self.listen.unwrap_or_else(|| self.data.join("roost.sock"));
         let listener =
             roost_api::bind(&path).with_context(|| format!("no socket at {}", path.display()))?;

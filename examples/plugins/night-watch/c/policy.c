@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "recovery_policy.h"
+#include "roost.h"
 
 struct settings {
   uint64_t max_restarts;
@@ -104,7 +105,8 @@ void exports_roost_policy_recovery_decide(exports_roost_policy_recovery_facts_t 
                                           exports_roost_policy_recovery_decision_t *ret) {
   struct settings settings;
   // A host passes only settings that were found valid.
-  if (read_settings(&facts->context.settings, &settings)) __builtin_trap();
+  const char *error = read_settings(&facts->context.settings, &settings);
+  if (error) roost_fail(error);
   const recovery_policy_string_t *desired = &facts->vm.desired;
   const recovery_policy_string_t *detail = &facts->incident.detail;
   ret->action.tag = EXPORTS_ROOST_POLICY_RECOVERY_ACTION_LEAVE_STOPPED;

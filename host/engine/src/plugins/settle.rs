@@ -257,6 +257,7 @@ pub(crate) const fn kind_name(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Trap => "trap",
         FailureKind::Deadline => "deadline",
+        FailureKind::Starved => "starved",
         FailureKind::Memory => "memory",
         FailureKind::Nonsense => "nonsense",
         FailureKind::NotExported => "not-exported",

@@ -10,6 +10,7 @@ mod component;
 mod decisions;
 mod fixture;
 mod inspect;
+mod limits;
 mod local_host;
 mod logs;
 mod new;
@@ -28,6 +29,7 @@ use clap::Subcommand;
 use crate::client::Client;
 
 pub(crate) use decisions::Decisions;
+pub(crate) use limits::Limits;
 
 #[derive(Subcommand)]
 pub(crate) enum Plugin {

@@ -182,8 +182,8 @@ impl New {
 const fn ignored(language: Language) -> &'static str {
     match language {
         Language::Rust => "/target\n/*.wasm\n",
-        Language::Js => "/node_modules\n/*.wasm\n",
-        Language::Python => "/.venv\n__pycache__\n/*.wasm\n",
+        Language::Js => "/node_modules\n/policy.built.js\n/*.wasm\n",
+        Language::Python => "/.venv\n/bindings\n__pycache__\n/*.wasm\n",
         Language::C => "/.venv\n/bindings\n/*.wasm\n",
     }
 }

@@ -11,6 +11,8 @@ use wit_parser::Resolve;
 use super::{find, run};
 use crate::plugin::project::Project;
 
+/// How a policy fails so that the operator reads why.
+const FAIL: &str = include_str!("notes/roost.h");
 /// What zig is called: by itself, and as it comes from PyPI.
 const ZIG: [&str; 2] = ["zig", "python-zig"];
 
@@ -27,6 +29,8 @@ pub(super) fn build(project: &Project) -> Result<()> {
             sources.push(format!("bindings/{name}"));
         }
     }
+    let header = folder.join("roost.h");
+    fs::write(&header, FAIL).with_context(|| format!("{} can't be written", header.display()))?;
     let Some(zig) = find(project, &ZIG) else {
         bail!(
             "no zig is there: install it from https://ziglang.org, or run `python3 -m venv .venv && \
@@ -40,7 +44,8 @@ pub(super) fn build(project: &Project) -> Result<()> {
         .args([
             "-Os",
             "-Wall",
-            "-Wl,--strip-all,--stack,65536",
+            // The names of functions stay: a trap says in which of them it was.
+            "-Wl,--strip-debug,--stack,65536",
             "-Ibindings",
             "-o",
             core,
