@@ -66,14 +66,15 @@ pub(crate) fn build_roost(release: bool) -> Result<PathBuf> {
     Ok(target_directory()?.join(profile).join("roost"))
 }
 
-/// Builds the example of `roost-vmm` that boots a Linux kernel.
+/// Builds the example of `roost-vmm` that boots a Linux kernel, with the features that the whole
+/// workspace and its tests have: what those built is not built again.
 ///
 /// # Errors
 /// The build fails.
 pub(crate) fn build_vmm_example(release: bool) -> Result<PathBuf> {
     let profile = if release { "release" } else { "debug" };
     let mut build = cargo();
-    build.args(["build", "--package", "roost-vmm", "--example", "linux"]);
+    build.args(["build", "--workspace", "--example", "linux"]);
     if release {
         build.arg("--release");
     }
