@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::{process, workspace};
+use crate::{distribution, process, workspace};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -291,13 +291,13 @@ fn check_compiler() -> Result<()> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let mut program = compiler.split_whitespace();
     let found = program.next().and_then(process::find);
-    if found.is_none() && !Path::new(&compiler).exists() {
-        bail!(
-            "the fuzz targets need a C++ compiler, and there is no {compiler:?}: install one \
-             (Debian: apt-get install g++), or name it by CXX"
-        );
+    if found.is_some() || Path::new(&compiler).exists() {
+        return Ok(());
     }
-    Ok(())
+    if std::env::var_os("CXX").is_some() {
+        bail!("the fuzz targets need a C++ compiler, and there is no {compiler:?}, as CXX says");
+    }
+    distribution::install("fuzzing", &["g++"])
 }
 
 /// Prints why a target ended, and how to look closer.

@@ -7,6 +7,7 @@
 
 mod bench;
 mod demo;
+mod distribution;
 mod fuzz;
 mod guests;
 mod host;

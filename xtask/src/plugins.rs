@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{process, workspace};
+use crate::{distribution, process, workspace};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Makes a component of what it links. It comes with the toolchain.
@@ -168,25 +168,12 @@ fn distribution_has_sources() -> bool {
 
 /// Installs the distribution's compiler with its sources.
 fn install() -> Result<()> {
-    let list = PACKAGES.join(" ");
-    if !rustix::process::geteuid().is_root() || process::find("apt-get").is_none() {
-        bail!(
-            "there is no standard library for {TARGET}: run `rustup target add {TARGET}`, or \
-             install the packages {list} (Debian's names), and run this again"
-        );
-    }
-    eprintln!("installing {list}");
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .args(["-q", "-y", "-o", "Dpkg::Use-Pty=0"])
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        command
-    };
-    process::run(&mut apt_get(&["update"]))?;
-    process::run(apt_get(&["install", "--no-install-recommends"]).args(PACKAGES))?;
+    distribution::install(
+        &format!("a toolchain that `rustup target add {TARGET}` does not help"),
+        &PACKAGES,
+    )?;
     if !distribution_has_sources() {
+        let list = PACKAGES.join(" ");
         bail!("{list} are installed, but {DISTRIBUTION_RUSTC} has no sources of its library");
     }
     Ok(())

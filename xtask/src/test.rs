@@ -61,13 +61,9 @@ fn step<'a>(name: &'static str, run: impl Fn() -> Result<()> + 'a) -> Step<'a> {
     }
 }
 
-/// Runs every step, goes on after a failure, and ends with a summary.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let native = arguments.kvm.native()?;
-    let languages = [
-        step("set-up: policies", plugins::build),
-        step("policies in JavaScript, Python and C", languages::test),
-    ];
+/// What a run without `--languages` does, in order; the tests that need KVM run on this machine if
+/// `native`.
+fn everything(native: bool) -> Vec<Step<'static>> {
     let steps = [
         step("set-up: policies", plugins::build),
         step("set-up: rig", rig::set_up),
@@ -87,20 +83,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }),
         step("rig: Linux guest", rig::boot_linux),
     ];
-    let wanted = |step: &&Step<'_>| {
-        let here = native && step.name == "tests on KVM in the rig";
-        !here
-            && arguments
-                .only
-                .as_ref()
-                .is_none_or(|text| step.name.contains(text.as_str()))
-    };
-    let steps = if arguments.languages {
-        languages.iter()
+    steps
+        .into_iter()
+        .filter(|step| !(native && step.name == "tests on KVM in the rig"))
+        .collect()
+}
+
+/// Runs every step, goes on after a failure, and ends with a summary.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let native = arguments.kvm.native()?;
+    let mut steps = if arguments.languages {
+        vec![
+            step("set-up: policies", plugins::build),
+            step("policies in JavaScript, Python and C", languages::test),
+        ]
     } else {
-        steps.iter()
+        everything(native)
     };
-    let steps: Vec<_> = steps.filter(wanted).collect();
+    if let Some(text) = &arguments.only {
+        steps.retain(|step| step.name.contains(text.as_str()));
+    }
     if steps.is_empty() {
         bail!(
             "no step has {:?} in its name",
@@ -241,4 +243,21 @@ fn tests(native: bool) -> Result<()> {
     }
     process::run(&mut here)?;
     process::run(&mut examples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_how_many_steps_there_are() {
+        let readme = std::fs::read_to_string(workspace::root().join("README.md")).unwrap();
+        let steps = everything(true);
+        let (n, last) = (steps.len(), steps.last().unwrap().name);
+        let shown = format!("== {n}/{n} {last}\n{n} passed, 0 failed\n");
+        assert!(
+            readme.contains(&shown),
+            "the README does not show {shown:?}"
+        );
+    }
 }

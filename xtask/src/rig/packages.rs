@@ -6,13 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::distribution::{self, apt_get, is_root};
 use crate::process;
 
 /// Programs that the rig uses, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
+    ("mke2fs", "e2fsprogs"),
 ];
 
 /// The meta-package that names the newest stock cloud kernel.
@@ -44,19 +46,6 @@ impl Kernel {
     }
 }
 
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-fn apt_get(arguments: &[&str]) -> Command {
-    let mut command = Command::new("apt-get");
-    command
-        .args(["-q", "-y", "-o", "Dpkg::Use-Pty=0"])
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    command
-}
-
 /// Busybox goes into machines that have no shared libraries.
 fn is_static(program: &Path) -> bool {
     Command::new("ldd")
@@ -84,20 +73,12 @@ pub(crate) fn install() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let list = missing.join(" ");
-    if !is_root() || process::find("apt-get").is_none() {
-        bail!(
-            "the rig needs these packages (Debian's names): {list}; install them, for example \
-             with `sudo apt-get install --no-install-recommends {list}`, and run this again"
-        );
-    }
-    eprintln!("installing {list}");
-    process::run(&mut apt_get(&["update"]))?;
-    process::run(apt_get(&["install", "--no-install-recommends"]).args(&missing))?;
+    distribution::install("the rig", &missing)?;
     let still = missing_packages();
     if !still.is_empty() {
         bail!(
-            "apt-get installed {list}, but these are still not found: {}",
+            "apt-get installed {}, but these are still not found: {}",
+            missing.join(" "),
             still.join(" ")
         );
     }
