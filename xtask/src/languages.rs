@@ -62,6 +62,27 @@ fn js(template: &Path) -> Result<PathBuf> {
     Ok(folder.join("node_modules/.bin"))
 }
 
+/// The example `night-watch` in JavaScript, built to a component as `roost plugin build` does.
+///
+/// # Errors
+/// Its tools can't be had, or it does not build.
+pub(crate) fn night_watch_js() -> Result<PathBuf> {
+    let tools = js(&workspace::root().join(TEMPLATES).join("js"))?;
+    let source = workspace::root().join("examples/plugins/night-watch/js/policy.js");
+    let component = folder()?.join("night-watch-js.wasm");
+    process::run(
+        Command::new(tools.join("componentize-qjs"))
+            .arg("--wit")
+            .arg(workspace::root().join("wit"))
+            .args(["--world", "recovery-policy", "--js"])
+            .arg(source)
+            .arg("--output")
+            .arg(&component)
+            .args(["--sync", "--stub-wasi", "--opt-size"]),
+    )?;
+    Ok(component)
+}
+
 /// Installs what a project in Python names, and zig; returns the folder of their programs.
 fn python(requirements: &Path) -> Result<PathBuf> {
     let venv = venv()?;

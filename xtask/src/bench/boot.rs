@@ -36,11 +36,11 @@ const VM: &str = "bench";
     Builds roost in the release profile, which takes minutes the first time. What is measured in \
     the rig is emulated where the CPU has no virtualization, and compares only with itself.")]
 pub(crate) struct Arguments {
-    /// Boots of the test guest on this machine that are measured
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Boots of the test guest on this machine that are measured; 0: none
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     runs: u32,
-    /// Boots of the stock Linux kernel in the rig that are measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Boots of the stock Linux kernel in the rig that are measured; 0: none
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     rig_runs: u32,
     /// Use this roost binary instead of building one
     #[arg(long, value_name = "FILE")]
@@ -63,7 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(vmm) => vmm.clone(),
         None => workspace::build_vmm_example(true)?,
     };
-    if let Kvm::Unusable(why) = Kvm::detect() {
+    if arguments.runs == 0 {
+        eprintln!("on this machine nothing is measured: no runs were asked for");
+    } else if let Kvm::Unusable(why) = Kvm::detect() {
         eprintln!("on this machine nothing is measured: {why}");
     } else {
         let scratch = tempfile::tempdir()?;
@@ -81,6 +83,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             runs: arguments.runs,
             json: arguments.json,
         })?;
+    }
+    if arguments.rig_runs == 0 {
+        eprintln!("in the rig nothing is measured: no runs were asked for");
+        return Ok(());
     }
     rig::boot_times(&roost, &vmm, arguments.rig_runs, arguments.json)
 }

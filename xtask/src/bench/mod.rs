@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: measurements, on a release build.
 
 mod boot;
+mod policy;
 mod start;
 
 use anyhow::Result;
@@ -9,6 +10,8 @@ pub(crate) use boot::{Inside as BootTimes, run_inside as boot_times};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    /// A policy's decision: fresh and warm, each hook, beside native Rust and bare wasmtime
+    Policy(policy::Arguments),
     /// Request to boot → the guest's first byte, and the memory of an idle worker
     Start(start::Arguments),
     /// The parts of a boot: of a test guest on this machine, and of a stock Linux kernel in the rig
@@ -18,6 +21,7 @@ pub(crate) enum Command {
 /// Runs the measurement.
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Policy(arguments) => policy::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Boot(arguments) => boot::run(arguments),
     }

@@ -21,11 +21,14 @@ async fn an_observer_is_told_of_every_event_once() {
         host.create(&format!("vm-{n}"), roost_guests::HELLO).await;
     }
     let last = host.engine.store().last_event().unwrap();
+    // The line is the last that is left of a call.
+    let lines = || host.engine.plugin_logs(&name("watcher"), 0, 999).unwrap();
     host.until("the observer is told", || {
-        host.calls("watcher") >= last - bound.number
+        lines().len() as u64 >= last - bound.number
     })
     .await;
-    let lines = host.engine.plugin_logs(&name("watcher"), 0, 999).unwrap();
+    let lines = lines();
+    assert_eq!(host.calls("watcher"), lines.len() as u64);
     // It may have been told of its own binding, too.
     let told = lines.len() as u64;
     assert!(

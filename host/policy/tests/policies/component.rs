@@ -1,4 +1,5 @@
 //! Components from text: a core module's, and the WIT world that it is lifted to.
+#![allow(dead_code, reason = "each test, and the benchmark, uses some of it")]
 
 use std::path::{Path, PathBuf};
 
@@ -83,8 +84,16 @@ pub(crate) fn component_of(wit: &str, world: &str, module: &str) -> Vec<u8> {
 }
 
 fn encode(resolve: &Resolve, package: wit_parser::PackageId, world: &str, module: &str) -> Vec<u8> {
+    encode_module(resolve, package, world, wat::parse_str(module).unwrap())
+}
+
+fn encode_module(
+    resolve: &Resolve,
+    package: wit_parser::PackageId,
+    world: &str,
+    mut module: Vec<u8>,
+) -> Vec<u8> {
     let world = resolve.select_world(&[package], Some(world)).unwrap();
-    let mut module = wat::parse_str(module).unwrap();
     embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
     let encoder = ComponentEncoder::default().module(&module).unwrap();
     encoder.validate(true).encode().unwrap()
@@ -120,15 +129,49 @@ fn cleanup_decide(body: &str) -> String {
     )
 }
 
+/// An observer that looks at nothing.
+pub(crate) fn observer() -> Vec<u8> {
+    let module = format!(
+        r#"(module {PLUGIN} (func (export "roost:policy/observer@0.1.0#observe")
+            (param i64 i64 i32 i32 i32 i32 i32 i32)))"#
+    );
+    component("observer-policy", &module)
+}
+
+/// A cleanup policy that asks for all VMs, looks at none of them, and says to retry at once.
+pub(crate) fn listing_vms() -> Vec<u8> {
+    cleanup_importing(
+        r#"(import "roost:policy/host@0.1.0" "list-vms" (func $list
+            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#,
+        "(call $list (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 1024)) i32.const 512",
+        "",
+    )
+}
+
+/// A policy for every hook, made of a core module with the exports of
+/// [`trapping_module`].
+pub(crate) fn policy_of(module: &[u8]) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wit()).unwrap();
+    encode_module(&resolve, package, "policy", module.to_vec())
+}
+
 /// A policy for every hook, each of which traps.
 pub(crate) fn trapping() -> Vec<u8> {
+    component("policy", &trapping_module())
+}
+
+/// The core module of [`trapping`], as text.
+pub(crate) fn trapping_module() -> String {
     let decide = |hook: &str| {
         format!(
             r#"(func (export "roost:policy/{hook}@0.1.0#decide") (param i32) (result i32)
                 unreachable)"#
         )
     };
-    let module = format!(
+    format!(
         r#"(module {PLUGIN} {} {} {} {}
             (func (export "roost:policy/observer@0.1.0#observe")
                 (param i64 i64 i32 i32 i32 i32 i32 i32) unreachable))"#,
@@ -136,8 +179,7 @@ pub(crate) fn trapping() -> Vec<u8> {
         cleanup_decide("unreachable"),
         decide("recovery"),
         decide("billing"),
-    );
-    component("policy", &module)
+    )
 }
 
 /// A billing policy whose answer, a list, is at the address that `decide` leaves.

@@ -5,8 +5,8 @@
 {
   const notes = [];
   const textOf = (error) => {
-    const stack = error && error.stack ? ` (${String(error.stack).trim().replace(/\s+/g, " ")})` : "";
-    return `${error}${stack}`;
+    const frame = String((error && error.stack) || "").trim().split("\n")[0];
+    return frame ? `${error} (${frame})` : String(error);
   };
   // A surrogate without its other half has no UTF-8.
   const utf8 = (text) => {

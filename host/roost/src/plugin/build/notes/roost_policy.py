@@ -5,7 +5,6 @@ can't be asked any more. It is a note in memory: marks, the length of the text i
 """
 
 import functools
-import traceback
 
 import policy
 from policy import *  # noqa: F401,F403: what the component exports
@@ -14,8 +13,11 @@ _notes = []
 
 
 def _leave(error):
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    # Without the module traceback: it looks for source files, and there is no file system.
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        at = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
     text = f"{type(error).__name__}: {error}{at}".encode("utf-8", "replace")[:1024]
     # In halves, so that the marks stand nowhere but in a note.
     marks = "".join(["1-roostp", "nic:note"]).encode()
