@@ -46,13 +46,15 @@ pub(crate) struct Arguments {
 
 /// What LLVM puts into the code for libFuzzer, as `cargo fuzz` does.
 const INSTRUMENTATION: [&str; 6] = [
-    "--cfg=fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    FUZZING,
 ];
+/// What tells our crates that they are built for it.
+const FUZZING: &str = "--cfg fuzzing";
 
 /// Most bytes of an input: longer scripts find no more.
 const MAX_INPUT_BYTES: u32 = 2048;
@@ -104,7 +106,7 @@ pub(crate) fn folder() -> PathBuf {
 /// # Errors
 /// There is something to complain about.
 pub(crate) fn lint() -> Result<()> {
-    let mut clippy = cargo(&["--cfg=fuzzing"])?;
+    let mut clippy = cargo(&[FUZZING])?;
     clippy.args([
         "clippy",
         "--all-targets",

@@ -13,7 +13,9 @@ use super::{check_initrd, inspect_kernel, layout, load, read_kernel};
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Boot {
     image: Image,
-    initrd: Option<u32>,
+    initrd: Option<u16>,
+    /// The initrd is so many times as large: copying much takes long, and few do it.
+    times: Mostly<u8>,
     cmdline: String,
     memory_mib: u8,
 }
@@ -228,13 +230,13 @@ impl Boot {
         let low = layout::HIGH_MEMORY..=layout::KERNEL_END;
         assert!(low.contains(&kernel.end()));
 
-        let memory_bytes = (2 + u64::from(self.memory_mib)) << 20;
+        let memory_bytes = (2 + u64::from(self.memory_mib % 64)) << 20;
         let ranges = [(GuestAddress(0), memory_bytes as usize)];
         let memory = GuestMemoryMmap::<()>::from_ranges(&ranges).unwrap();
         let initrd = self.initrd.map(|bytes| {
             let file = memory_file();
-            file.set_len(u64::from(bytes) % (3 * memory_bytes / 2))
-                .unwrap();
+            let times = 4 * u64::from(self.times.or(0)) + 1;
+            file.set_len(times * u64::from(bytes)).unwrap();
             file
         });
         let loaded = load(

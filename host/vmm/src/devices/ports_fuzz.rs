@@ -33,7 +33,7 @@ enum Access {
     /// A storm of output: so many times the same bytes.
     Storm {
         data: [u8; 8],
-        times: u16,
+        times: u8,
     },
     Type(Vec<u8>),
     PowerButton,
@@ -125,7 +125,7 @@ impl Accesses {
                 }
                 Access::Storm { data, times } => {
                     for _ in 0..times {
-                        ports.write(COM1, 1, &data);
+                        ports.write(COM1, 1, &data.repeat(8));
                     }
                 }
                 Access::Type(bytes) => assert!(serial.write_input(&bytes) <= bytes.len()),
