@@ -44,8 +44,7 @@ pub(super) fn build(project: &Project) -> Result<()> {
         .args([
             "-Os",
             "-Wall",
-            // The names of functions stay: a trap says in which of them it was.
-            "-Wl,--strip-debug,--stack,65536",
+            "-Wl,--strip-all,--stack,65536",
             "-Ibindings",
             "-o",
             core,
