@@ -1,7 +1,9 @@
 //! Rate limits: those of the spec, and those that an operator sets while the VM runs.
 //!
 //! What is asserted is a ratio, of what passed to what the limit allows in the time that it took by
-//! the guest's clock. So it holds on a machine of any speed that can do more than the limit.
+//! the guest's clock. Limits are a part of what the machine can do without one, so the ratio holds
+//! on a machine of any speed. One that is busy with something else may do less than a limit for a
+//! while: then it is measured again, a few times. More than the limit is never excused.
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -9,20 +11,23 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
-use super::host::{DATA_LIMIT, Rig};
+use super::host::{DATA_LIMIT, HOST_ADDRESS, Rig};
 use super::serial::Serial;
 use super::{VM, net};
 
-/// What holds on the disk after `vm limit disk`, bytes a second.
-const DISK_LIMIT: u64 = 256 << 10;
-/// What holds in each direction after `vm limit network`, bytes a second.
-const NET_LIMIT: u64 = 128 << 10;
 /// How much is read with one request of a disk, bytes.
 const BLOCK: u64 = 64 << 10;
 /// How long is measured, s.
 const SECONDS: u64 = 4;
 /// How far from 1 a ratio may be.
 const TOLERANCE: f64 = 0.1;
+/// How often it is measured at most.
+const ATTEMPTS: u32 = 4;
+/// Which part of what passes without a limit is the limit.
+const PART: u64 = 4;
+/// A limit is no lower and no higher, bytes a second: a few requests fit into what is measured.
+const LOWEST: u64 = 32 << 10;
+const HIGHEST: u64 = 1 << 20;
 /// Where the guest takes what it is sent.
 const SINK_PORT: u16 = 7002;
 
@@ -36,36 +41,8 @@ pub(super) struct Ratios {
 
 /// Measures a disk under two limits and without one, and the network in both directions.
 pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<Ratios> {
-    let limit_disk = |words: &[&str]| {
-        let words = [&["vm", "limit", "disk", VM, "data"], words].concat();
-        rig.host.cli(&words).map(drop)
-    };
-    let disk_before = ratio("the disk's limit of the spec", read(guest, DATA_LIMIT)?)?;
-    limit_disk(&["--bytes", &DISK_LIMIT.to_string()])?;
-    let disk_after = ratio("the disk's new limit", read(guest, DISK_LIMIT)?)?;
-    limit_disk(&[])?;
-    let unlimited = read(guest, DISK_LIMIT)?;
-    ensure!(
-        unlimited > 2.0,
-        "without a limit the disk is hardly faster ({unlimited:.2} times the limit): nothing is shown"
-    );
-
-    let limit = NET_LIMIT.to_string();
-    rig.host.cli(&[
-        "vm",
-        "limit",
-        "network",
-        VM,
-        "eth0",
-        "--rx-bytes",
-        &limit,
-        "--tx-bytes",
-        &limit,
-    ])?;
-    let tx = ratio("the limit of what the guest sends", send(guest)?)?;
-    let rx = ratio("the limit of what the guest receives", receive(guest)?)?;
-    rig.host.cli(&["vm", "limit", "network", VM, "eth0"])?;
-
+    let (disk_before, disk_after) = disk(rig, guest)?;
+    let (tx, rx) = network(rig, guest)?;
     let devices = rig.devices(VM)?;
     for (device, counter) in [
         ("block2", "throttled"),
@@ -85,39 +62,99 @@ pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<Ratios> {
     })
 }
 
-fn ratio(what: &str, ratio: f64) -> Result<f64> {
+fn disk(rig: &Rig, guest: &mut Serial) -> Result<(f64, f64)> {
+    let set = |words: &[&str]| {
+        let words = [&["vm", "limit", "disk", VM, "data"], words].concat();
+        rig.host.cli(&words).map(drop)
+    };
+    let before = kept("the disk's limit of the spec", DATA_LIMIT, || {
+        read(guest, DATA_LIMIT)
+    })?;
+    set(&[])?;
+    let free = read(guest, DATA_LIMIT)?;
     ensure!(
-        (ratio - 1.0).abs() <= TOLERANCE,
-        "{what} is not kept within a tenth: {ratio:.3} times as much passed"
+        free > 2.0 * DATA_LIMIT as f64,
+        "without a limit the disk gives {free:.0} bytes a second, hardly more than with one of \
+         {DATA_LIMIT}: nothing is shown"
     );
-    Ok(ratio)
+    let limit = part(free);
+    set(&["--bytes", &limit.to_string()])?;
+    let after = kept("the disk's new limit", limit, || read(guest, limit))?;
+    set(&[])?;
+    Ok((before, after))
 }
 
-/// Reads past the cache what a limit of `per_second` bytes lets pass in some seconds, after what it
-/// lets pass at once.
-fn read(guest: &mut Serial, per_second: u64) -> Result<f64> {
-    let read = |seconds| {
-        let count = per_second * seconds / BLOCK;
-        format!("dd if=/dev/vdc of=/dev/null bs={BLOCK} count={count} iflag=direct")
+fn network(rig: &Rig, guest: &mut Serial) -> Result<(f64, f64)> {
+    let free = |guest: &mut Serial, counter| passing(guest, counter, SECONDS / 2);
+    let tx_limit = part(send(guest, |guest| free(guest, "tx_bytes"))?);
+    let rx_limit = part(receive(guest, |guest| free(guest, "rx_bytes"))?);
+    let set = |words: &[&str]| {
+        let words = [&["vm", "limit", "network", VM, "eth0"], words].concat();
+        rig.host.cli(&words).map(drop)
     };
+    let (rx_bytes, tx_bytes) = (rx_limit.to_string(), tx_limit.to_string());
+    set(&["--rx-bytes", &rx_bytes, "--tx-bytes", &tx_bytes])?;
+    let tx = send(guest, |guest| {
+        kept("the limit of what the guest sends", tx_limit, || {
+            passing(guest, "tx_bytes", SECONDS)
+        })
+    })?;
+    let rx = receive(guest, |guest| {
+        kept("the limit of what the guest receives", rx_limit, || {
+            passing(guest, "rx_bytes", SECONDS)
+        })
+    })?;
+    set(&[])?;
+    Ok((tx, rx))
+}
+
+/// A limit, bytes a second, for a device that lets `free` pass without one.
+fn part(free: f64) -> u64 {
+    (free as u64 / PART).clamp(LOWEST, HIGHEST)
+}
+
+/// Measures what passes each second until it is what the limit allows, within a tenth; returns its
+/// ratio to the limit.
+fn kept(what: &str, limit: u64, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut ratios = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let ratio = measure()? / limit as f64;
+        ratios.push(ratio);
+        ensure!(
+            ratio <= 1.0 + TOLERANCE,
+            "{what}, {limit} bytes a second, is exceeded: {ratios:.3?} times as much passed"
+        );
+        if ratio >= 1.0 - TOLERANCE {
+            return Ok(ratio);
+        }
+    }
+    anyhow::bail!(
+        "{what}, {limit} bytes a second, is not reached: {ratios:.3?} times as much passed"
+    )
+}
+
+/// Reads past the cache what a limit of `limit` bytes lets pass in some seconds, after what it lets
+/// pass at once; returns how much that was each second.
+fn read(guest: &mut Serial, limit: u64) -> Result<f64> {
+    let blocks = |seconds: u64| (limit * seconds).div_ceil(BLOCK);
+    let read = |count| format!("dd if=/dev/vdc of=/dev/null bs={BLOCK} count={count} iflag=direct");
     // A bucket holds what one second brings, and goes on being filled. After twice as much it is
     // empty, on a disk that is at least twice as fast as the limit.
     let output = guest.run(&format!(
         "{} 2>/dev/null; read a rest </proc/uptime; {} 2>/dev/null; read b rest </proc/uptime; \
          echo $a $b",
-        read(2),
-        read(SECONDS),
+        read(blocks(2)),
+        read(blocks(SECONDS)),
     ))?;
     let [begun, ended] = numbers(&output)?;
-    Ok(SECONDS as f64 / (ended - begun))
+    Ok((blocks(SECONDS) * BLOCK) as f64 / (ended - begun))
 }
 
-/// Lets the guest send as fast as it may.
-fn send(guest: &mut Serial) -> Result<f64> {
+/// Lets the guest send as fast as it may while `measure` is at work.
+fn send(guest: &mut Serial, measure: impl FnOnce(&mut Serial) -> Result<f64>) -> Result<f64> {
     let listener = net::listen()?;
     let port = listener.local_addr()?.port();
-    let address = super::host::HOST_ADDRESS;
-    let sender = guest.start(&format!("nc {address} {port} </dev/zero >/dev/null"))?;
+    let sender = guest.start(&format!("nc {HOST_ADDRESS} {port} </dev/zero >/dev/null"))?;
     let stream = net::accept(&listener)?;
     let mut copy = stream.try_clone()?;
     let drain = thread::spawn(move || {
@@ -125,20 +162,20 @@ fn send(guest: &mut Serial) -> Result<f64> {
         // Until the end of the connection.
         while copy.read(&mut buffer).is_ok_and(|count| count > 0) {}
     });
-    let ratio = passing(guest, "tx_bytes")?;
+    let measured = measure(guest)?;
     guest.run(&format!("kill {sender}"))?;
-    // What the guest still has to send would take a while at this rate.
-    stream.shutdown(Shutdown::Both)?;
+    // What the guest still has to send would take a while at this rate. It may have ended already.
+    let _ = stream.shutdown(Shutdown::Both);
     drain
         .join()
         .ok()
         .context("the thread that reads panicked")?;
-    Ok(ratio)
+    Ok(measured)
 }
 
-/// Sends to the guest as fast as it may receive.
-fn receive(guest: &mut Serial) -> Result<f64> {
-    guest.start(&format!("nc -l -p {SINK_PORT} </dev/null >/dev/null"))?;
+/// Sends to the guest as fast as it may receive while `measure` is at work.
+fn receive(guest: &mut Serial, measure: impl FnOnce(&mut Serial) -> Result<f64>) -> Result<f64> {
+    let sink = guest.start(&format!("nc -l -p {SINK_PORT} </dev/null >/dev/null"))?;
     let stream = net::connect(SINK_PORT)?;
     let mut copy = stream.try_clone()?;
     let pour = thread::spawn(move || {
@@ -146,24 +183,26 @@ fn receive(guest: &mut Serial) -> Result<f64> {
         // Until the end of the connection.
         while copy.write_all(&zeros).is_ok() {}
     });
-    let ratio = passing(guest, "rx_bytes")?;
-    stream.shutdown(Shutdown::Both)?;
+    let measured = measure(guest)?;
+    guest.run(&format!("kill {sink}"))?;
+    // The guest may have ended it already.
+    let _ = stream.shutdown(Shutdown::Both);
     pour.join()
         .ok()
         .context("the thread that writes panicked")?;
-    Ok(ratio)
+    Ok(measured)
 }
 
-/// What a counter of the guest's interface grows by, as a part of the limit; after the time in
-/// which what may pass at once is gone.
-fn passing(guest: &mut Serial, counter: &str) -> Result<f64> {
+/// What a counter of the guest's interface grows by each second, after the time in which what may
+/// pass at once is gone.
+fn passing(guest: &mut Serial, counter: &str, seconds: u64) -> Result<f64> {
     let counter = format!("/sys/class/net/eth0/statistics/{counter}");
     let output = guest.run(&format!(
-        "sleep 3; read a rest </proc/uptime; read m <{counter}; sleep {SECONDS}; \
+        "sleep 2; read a rest </proc/uptime; read m <{counter}; sleep {seconds}; \
          read b rest </proc/uptime; read n <{counter}; echo $a $b $m $n"
     ))?;
     let [begun, ended, first, last] = numbers(&output)?;
-    Ok((last - first) / (ended - begun) / NET_LIMIT as f64)
+    Ok((last - first) / (ended - begun))
 }
 
 fn numbers<const N: usize>(output: &str) -> Result<[f64; N]> {
@@ -176,4 +215,30 @@ fn numbers<const N: usize>(output: &str) -> Result<[f64; N]> {
         .try_into()
         .ok()
         .with_context(|| format!("the guest printed {output:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `kept` makes of these ratios, one after the other.
+    fn judged(ratios: &[f64]) -> Result<f64> {
+        let mut ratios = ratios.iter();
+        kept("test", 1000, || Ok(ratios.next().unwrap() * 1000.0))
+    }
+
+    #[test]
+    fn less_than_the_limit_is_measured_again_and_more_is_never_excused() {
+        assert_eq!(judged(&[1.05]).unwrap(), 1.05);
+        assert_eq!(judged(&[0.5, 0.95]).unwrap(), 0.95);
+        assert!(judged(&[0.5, 1.2, 1.0]).is_err());
+        assert!(judged(&[0.5; ATTEMPTS as usize]).is_err());
+    }
+
+    #[test]
+    fn a_limit_is_a_part_of_what_the_machine_can_do() {
+        assert_eq!(part(400_000.0), 100_000);
+        assert_eq!(part(1.0), LOWEST);
+        assert_eq!(part(1e12), HIGHEST);
+    }
 }
