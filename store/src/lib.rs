@@ -54,6 +54,14 @@ pub use retention::Retention;
 pub use schema::SCHEMA_VERSION;
 pub use store::Store;
 
+// The modules below also belong to tests that see the crate from outside.
+#[cfg(test)]
+extern crate self as roost_store;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 #[path = "../tests/records/mod.rs"]
 mod records;
+#[cfg(test)]
+#[path = "../tests/values/mod.rs"]
+mod values;

@@ -111,6 +111,12 @@ impl Store {
         answer.await.map_err(|_| CommitError::Closed)?
     }
 
+    /// What the writer works on.
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &State {
+        &self.inner.state
+    }
+
     /// The database to read from.
     pub(crate) fn database(&self) -> Arc<Database> {
         self.inner.state.database()
