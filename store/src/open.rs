@@ -25,7 +25,7 @@ use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION, number};
 /// The database's file in the store's directory.
 pub(crate) const FILE: &str = "roost.redb";
 /// A store that is being made.
-const NEW_FILE: &str = "roost.redb.new";
+pub(crate) const NEW_FILE: &str = "roost.redb.new";
 /// Pages that redb keeps in memory, bytes: the records of a few thousand VMs.
 const CACHE_BYTES: usize = 32 << 20;
 /// Largest file whose every page is checked at each start: reading it takes a fraction of the
@@ -74,29 +74,15 @@ pub(crate) fn open<B: StorageBackend>(
 ) -> Result<Opened, OpenError> {
     let path = dir.join(FILE);
     prepare_directory(dir, &path)?;
-    let directory = File::open(dir).map_err(io_error(dir))?;
-    match directory.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
-        Err(TryLockError::Error(source)) => return Err(io_error(dir)(source)),
-    }
+    let directory = lock_directory(dir)?;
     if !path.try_exists().map_err(io_error(&path))? {
         create(dir, &path, &directory)?;
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(io_error(&path))?;
+    let file = open_file(&path)?;
     let last_event = check(&path, &file)?;
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(io_error(&path))?;
-    let database = file
-        .try_clone()
-        .map_err(|error| DatabaseError::from(StorageError::from(error)))
-        .and_then(backend)
-        .and_then(|backend| builder(limits).create_with_backend(backend))
-        .map_err(|error| database_error(&path, error))?;
+    let database = database(&path, &file, limits, backend)?;
     migrate(&database).map_err(|error| read_error(&path, error))?;
     Ok(Opened {
         database,
@@ -106,13 +92,44 @@ pub(crate) fn open<B: StorageBackend>(
     })
 }
 
+/// A store's file.
+pub(crate) fn open_file(path: &Path) -> Result<File, OpenError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.open(path).map_err(io_error(path))
+}
+
+/// The database in `file`, which was checked.
+pub(crate) fn database<B: StorageBackend>(
+    path: &Path,
+    file: &File,
+    limits: Limits,
+    backend: impl FnOnce(File) -> Result<B, DatabaseError>,
+) -> Result<Database, OpenError> {
+    file.try_clone()
+        .map_err(|error| DatabaseError::from(StorageError::from(error)))
+        .and_then(backend)
+        .and_then(|backend| builder(limits).create_with_backend(backend))
+        .map_err(|error| database_error(path, error))
+}
+
 pub(crate) fn builder(limits: Limits) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(limits.cache_bytes);
     builder
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
+/// Takes the directory of a store, as long as the file that is returned is open.
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+    let directory = File::open(dir).map_err(io_error(dir))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.join(FILE))),
+        Err(TryLockError::Error(source)) => Err(io_error(dir)(source)),
+    }
+}
+
+pub(crate) fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io {
         path: path.clone(),
@@ -122,7 +139,7 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
 
 /// Makes the directory, for its owner alone. One that is there is tightened if it is the store's
 /// or empty: to lock everyone out of somebody else's directory would do damage.
-fn prepare_directory(dir: &Path, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn prepare_directory(dir: &Path, path: &Path) -> Result<(), OpenError> {
     let io = io_error(dir);
     DirBuilder::new()
         .recursive(true)
@@ -187,6 +204,21 @@ fn create_tables(database: &Database) -> Result<(), ReadError> {
 
 /// Checks the file without changing it; the number of its last event.
 fn check(path: &Path, file: &File) -> Result<u64, OpenError> {
+    let length = file.metadata().map_err(io_error(path))?.len();
+    inspect(path, file, length <= MAX_CHECKED_BYTES, |_, _, last| {
+        Ok(last)
+    })
+}
+
+/// Looks at a file without changing it: that it is a store, with a schema that is known here, that
+/// its pages are whole if `every_page`, that its tables are there; and then whatever `look` wants,
+/// which gets the database, the schema and the number of the last event.
+pub(crate) fn inspect<T>(
+    path: &Path,
+    file: &File,
+    every_page: bool,
+    look: impl FnOnce(&Database, u32, u64) -> Result<T, ReadError>,
+) -> Result<T, OpenError> {
     let corrupt = |reason: &str| OpenError::Corrupt {
         path: path.to_owned(),
         reason: reason.to_owned(),
@@ -207,12 +239,18 @@ fn check(path: &Path, file: &File) -> Result<u64, OpenError> {
         let database = builder(Limits::default())
             .create_with_backend(overlay)
             .map_err(|error| database_error(path, error))?;
-        check_database(path, database, metadata.len() <= MAX_CHECKED_BYTES)
+        let (database, schema, last_event) = check_database(path, database, every_page)?;
+        look(&database, schema, last_event).map_err(|error| read_error(path, error))
     }))
     .unwrap_or_else(|_| Err(corrupt("redb could not make sense of its pages")))
 }
 
-fn check_database(path: &Path, mut database: Database, every_page: bool) -> Result<u64, OpenError> {
+/// The database again, its schema, and the number of its last event.
+fn check_database(
+    path: &Path,
+    mut database: Database,
+    every_page: bool,
+) -> Result<(Database, u32, u64), OpenError> {
     let found = schema(&database).map_err(|error| read_error(path, error))?;
     if found > SCHEMA_VERSION {
         return Err(OpenError::NewerSchema {
@@ -232,7 +270,8 @@ fn check_database(path: &Path, mut database: Database, every_page: bool) -> Resu
             });
         }
     }
-    check_tables(&database, found).map_err(|error| read_error(path, error))
+    let last_event = check_tables(&database, found).map_err(|error| read_error(path, error))?;
+    Ok((database, found, last_event))
 }
 
 /// Every table of `schema` is there; the number of the last event.
@@ -259,7 +298,7 @@ pub(crate) fn schema(database: &Database) -> Result<u32, ReadError> {
     version.ok_or_else(|| tables::META.damaged("there is no schema version"))
 }
 
-fn read_error(path: &Path, error: ReadError) -> OpenError {
+pub(crate) fn read_error(path: &Path, error: ReadError) -> OpenError {
     let path = path.to_owned();
     match error {
         ReadError::Database(error) => match *error {

@@ -1,9 +1,9 @@
 //! The store, and handing commits to its writer.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
@@ -31,6 +31,10 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
     last_event: watch::Receiver<u64>,
     state: Arc<State>,
+    /// Where it is.
+    dir: PathBuf,
+    /// Whether a backup is under way.
+    backing_up: Arc<AtomicBool>,
     /// Locked. The last field: it is released after the database is closed.
     _directory: File,
 }
@@ -91,6 +95,8 @@ impl Store {
                 writer: Some(writer),
                 last_event,
                 state,
+                dir: dir.to_owned(),
+                backing_up: Arc::default(),
                 _directory: directory,
             }),
         })
@@ -115,6 +121,16 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn state(&self) -> &State {
         &self.inner.state
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Whether a backup is under way.
+    pub(crate) fn backing_up(&self) -> &Arc<AtomicBool> {
+        &self.inner.backing_up
     }
 
     /// The database to read from.

@@ -10,20 +10,23 @@ mod disk;
 mod machine;
 mod reference;
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use roost_model::{Hook, OperationState};
 
 use self::changes::change;
-use self::disk::Fate;
+use self::contents::Contents;
+use self::disk::{Disk, Fate, Plugged};
 use self::machine::Machine;
 use self::reference::Model;
 use crate::open::FILE;
 use crate::records::*;
 use crate::values::kv;
-use crate::{Change, Expect, Store};
+use crate::{Change, Expect, Store, check, compact};
 
 /// Disk operations within which a generated power failure comes. A commit takes some 10 to 40 of
 /// them, a start after a crash as many.
@@ -185,4 +188,63 @@ fn a_power_failure_at_any_operation_of_the_disk_leaves_whole_commits() {
     }
     // Each of the commits has a sync and something to sync.
     assert!(operations > 6, "{operations}");
+}
+
+/// A store of which most was removed, at `dir`; what it holds.
+fn mostly_removed(dir: &Path) -> Contents {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let store = Store::open(dir).unwrap();
+    for changes in every_change() {
+        runtime.block_on(store.commit(changes)).unwrap();
+    }
+    let many = |n| [Change::PutCleanup(task(n, 1)), Change::PutAction(action(n))];
+    let many: Vec<_> = (10..500).flat_map(many).collect();
+    runtime.block_on(store.commit(many)).unwrap();
+    let none = |n| {
+        [
+            Change::RemoveCleanup(task(n, 1).id),
+            Change::RemoveAction(action(n).id),
+        ]
+    };
+    let none: Vec<_> = (10..500).flat_map(none).collect();
+    runtime.block_on(store.commit(none)).unwrap();
+    Contents::of_store(&store)
+}
+
+#[test]
+fn compaction_gives_back_what_is_free_and_loses_nothing_whenever_the_power_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents = mostly_removed(dir.path());
+    let template = dir.path().join(FILE);
+    let mut cuts = 0;
+    for operations in (0..).step_by(7) {
+        let mut is_cut = false;
+        for fate in [Fate::Lost, Fate::Kept, Fate::Torn(operations)] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join(FILE);
+            std::fs::copy(&template, &file).unwrap();
+            let disk = File::options().read(true).write(true).open(&file).unwrap();
+            let disk = Arc::new(Disk::new(disk).unwrap());
+            disk.cut_after(operations);
+            let plugged = Plugged(Arc::clone(&disk));
+            let report = compact::compact_on(dir.path(), |_| Ok(plugged));
+            assert_eq!(report.is_err(), disk.is_off(), "{report:?}");
+            is_cut |= disk.is_off();
+            disk.settle(fate).unwrap();
+            assert_eq!(check(dir.path()).unwrap().problems, []);
+            let store = Store::open(dir.path()).unwrap();
+            assert!(Contents::of_store(&store) == contents);
+        }
+        if !is_cut {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 2, "{cuts}");
+    let report = compact(dir.path()).unwrap();
+    assert!(2 * report.after_bytes < report.before_bytes, "{report:?}");
+    assert_eq!(report.after_bytes, template.metadata().unwrap().len());
+    assert!(Contents::of_store(&Store::open(dir.path()).unwrap()) == contents);
 }

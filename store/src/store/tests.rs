@@ -245,6 +245,12 @@ async fn after_a_failed_write_commits_are_refused_reads_go_on_and_nothing_commit
         }
         assert_eq!(store.events(0, 201).unwrap().len(), 201);
         assert_eq!(store.schema_version().unwrap(), crate::SCHEMA_VERSION);
+        // What is there can be saved.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut saved = crate::NewBackup::create(&elsewhere.path().join("b"), false).unwrap();
+        io::copy(store.back_up().unwrap().file(), saved.file()).unwrap();
+        let last = store.last_event().unwrap();
+        assert_eq!(saved.finish().unwrap().last_event, last);
         // Nobody else gets the directory meanwhile.
         assert!(matches!(Store::open(dir.path()), Err(OpenError::Locked(_))));
         drop(store);
