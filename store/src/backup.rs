@@ -17,7 +17,8 @@ use redb::{
 
 use crate::check::CheckReport;
 use crate::error::{OpenError, ReadError};
-use crate::open::{FILE, inspect, io_error, lock_directory};
+use crate::inspect::inspect;
+use crate::open::{FILE, io_error, lock_directory};
 use crate::place::NewBackup;
 use crate::store::Store;
 

@@ -9,6 +9,7 @@ use redb::{CompactionError, DatabaseError};
 use serde::Serialize;
 
 use crate::error::OpenError;
+use crate::inspect::inspect;
 use crate::open::{self, FILE, Limits, io_error, lock_directory, read_error};
 
 /// What compaction did.
@@ -41,7 +42,7 @@ pub(crate) fn compact_on<B: StorageBackend>(
     let size = || path.metadata().map_err(io_error(&path)).map(|m| m.len());
     let before_bytes = size()?;
     let file = open::open_file(&path)?;
-    open::inspect(&path, &file, true, |_, _, _| Ok(()))?;
+    inspect(&path, &file, true, |_, _, _| Ok(()))?;
     let mut database = open::database(&path, &file, Limits::default(), backend)?;
     database.compact().map_err(|error| match error {
         CompactionError::Storage(error) => read_error(&path, error.into()),

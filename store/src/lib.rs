@@ -38,6 +38,7 @@ mod change;
 mod check;
 mod compact;
 mod error;
+mod inspect;
 mod migrate;
 mod open;
 mod overlay;
@@ -72,6 +73,9 @@ mod model;
 #[cfg(test)]
 #[path = "../tests/records/mod.rs"]
 mod records;
+#[cfg(test)]
+#[path = "../tests/rows/mod.rs"]
+mod rows;
 #[cfg(test)]
 #[path = "../tests/values/mod.rs"]
 mod values;

@@ -7,20 +7,16 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
-    StorageError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageBackend, StorageError};
 
 use crate::error::{OpenError, ReadError};
+use crate::inspect::inspect;
 use crate::migrate::migrate;
-use crate::overlay::Overlay;
 use crate::retention::{MAX_FINISHED_OPERATIONS, Retention};
-use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION, number};
+use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION};
 
 /// The database's file in the store's directory.
 pub(crate) const FILE: &str = "roost.redb";
@@ -210,81 +206,6 @@ fn check(path: &Path, file: &File) -> Result<u64, OpenError> {
     })
 }
 
-/// Looks at a file without changing it: that it is a store, with a schema that is known here, that
-/// its pages are whole if `every_page`, that its tables are there; and then whatever `look` wants,
-/// which gets the database, the schema and the number of the last event.
-pub(crate) fn inspect<T>(
-    path: &Path,
-    file: &File,
-    every_page: bool,
-    look: impl FnOnce(&Database, u32, u64) -> Result<T, ReadError>,
-) -> Result<T, OpenError> {
-    let corrupt = |reason: &str| OpenError::Corrupt {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let metadata = file.metadata().map_err(io_error(path))?;
-    if !metadata.is_file() {
-        return Err(corrupt("it is not a regular file"));
-    }
-    if metadata.len() == 0 {
-        return Err(corrupt("it is empty"));
-    }
-    let overlay = file
-        .try_clone()
-        .and_then(Overlay::new)
-        .map_err(io_error(path))?;
-    // redb trusts a file that was closed in good order and can panic if it was damaged since.
-    catch_unwind(AssertUnwindSafe(|| {
-        let database = builder(Limits::default())
-            .create_with_backend(overlay)
-            .map_err(|error| database_error(path, error))?;
-        let (database, schema, last_event) = check_database(path, database, every_page)?;
-        look(&database, schema, last_event).map_err(|error| read_error(path, error))
-    }))
-    .unwrap_or_else(|_| Err(corrupt("redb could not make sense of its pages")))
-}
-
-/// The database again, its schema, and the number of its last event.
-fn check_database(
-    path: &Path,
-    mut database: Database,
-    every_page: bool,
-) -> Result<(Database, u32, u64), OpenError> {
-    let found = schema(&database).map_err(|error| read_error(path, error))?;
-    if found > SCHEMA_VERSION {
-        return Err(OpenError::NewerSchema {
-            path: path.to_owned(),
-            found,
-            known: SCHEMA_VERSION,
-        });
-    }
-    if every_page {
-        let is_clean = database
-            .check_integrity()
-            .map_err(|error| database_error(path, error))?;
-        if !is_clean {
-            return Err(OpenError::Corrupt {
-                path: path.to_owned(),
-                reason: "the checksums of its pages do not match".to_owned(),
-            });
-        }
-    }
-    let last_event = check_tables(&database, found).map_err(|error| read_error(path, error))?;
-    Ok((database, found, last_event))
-}
-
-/// Every table of `schema` is there; the number of the last event.
-fn check_tables(database: &Database, schema: u32) -> Result<u64, ReadError> {
-    let transaction = database.begin_read()?;
-    for table in tables::tables(schema) {
-        transaction.open_table(table.definition())?;
-    }
-    let events = transaction.open_table(tables::EVENTS.definition())?;
-    let last = events.last()?;
-    last.map_or(Ok(0), |(key, _)| number(tables::EVENTS, key.value()))
-}
-
 /// The schema version that is written in the database.
 pub(crate) fn schema(database: &Database) -> Result<u32, ReadError> {
     let meta = database
@@ -315,7 +236,7 @@ pub(crate) fn read_error(path: &Path, error: ReadError) -> OpenError {
     }
 }
 
-fn database_error(path: &Path, error: DatabaseError) -> OpenError {
+pub(crate) fn database_error(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(PathBuf::from(path)),
         error => read_error(path, error.into()),

@@ -116,7 +116,7 @@ async fn rows_that_are_missing_are_missed() {
     for table in tables(template.path()) {
         let dir = copy_of(template.path());
         edit(dir.path(), &table, |rows| {
-            rows.retain(|_, _| false).unwrap()
+            rows.retain(|_, _| false).unwrap();
         });
         let Ok(report) = check(dir.path()) else {
             assert_eq!(table, "meta");

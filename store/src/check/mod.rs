@@ -15,7 +15,8 @@ use serde::Serialize;
 use self::rows::RowCheck;
 use self::tally::Tally;
 use crate::error::{OpenError, ReadError};
-use crate::open::{FILE, inspect, io_error, lock_directory};
+use crate::inspect::inspect;
+use crate::open::{FILE, io_error, lock_directory};
 use crate::schema::{self as tables, Table, checked_tables};
 
 /// Problems that a report tells apart; further ones are counted.

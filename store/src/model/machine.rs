@@ -1,6 +1,5 @@
 //! A store whose machine can lose its power, beside the model of what it should hold.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use tokio::runtime::Runtime;
 use super::contents::Contents;
 use super::disk::{Disk, Fate, Plugged};
 use super::reference::Model;
-use crate::open::{FILE, Limits};
+use crate::open::{FILE, Limits, open_file};
 use crate::{Change, CommitError, Committed, Conflict, OpenError, Store, writer};
 
 /// A store on a disk whose power can fail, and what it should hold.
@@ -24,8 +23,7 @@ pub(crate) struct Machine {
 
 /// Opens the store in `dir` on a disk that may lose its power.
 fn open(dir: &Path) -> (Arc<Disk>, Result<Store, OpenError>) {
-    let file = File::options().read(true).write(true).open(dir.join(FILE));
-    let disk = Arc::new(Disk::new(file.unwrap()).unwrap());
+    let disk = Arc::new(Disk::new(open_file(&dir.join(FILE)).unwrap()).unwrap());
     let plugged = Plugged(Arc::clone(&disk));
     let store = Store::open_with(dir, Limits::default(), |_| Ok(plugged));
     (disk, store)
@@ -132,8 +130,7 @@ impl Machine {
     /// Starts, and loses the power again after so many operations; then starts for good.
     pub(crate) fn start_twice(&mut self, fate: Fate, operations: u64) {
         self.disk.settle(fate).unwrap();
-        let file = self.dir.path().join(FILE);
-        let file = File::options().read(true).write(true).open(file).unwrap();
+        let file = open_file(&self.dir.path().join(FILE)).unwrap();
         self.disk = Arc::new(Disk::new(file).unwrap());
         self.disk.cut_after(operations);
         let plugged = Plugged(Arc::clone(&self.disk));

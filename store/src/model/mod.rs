@@ -10,7 +10,6 @@ mod disk;
 mod machine;
 mod reference;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,10 +22,11 @@ use self::contents::Contents;
 use self::disk::{Disk, Fate, Plugged};
 use self::machine::Machine;
 use self::reference::Model;
-use crate::open::FILE;
+use crate::open::{FILE, Limits, open_file};
 use crate::records::*;
+use crate::rows::{SCHEMA_1, golden};
 use crate::values::kv;
-use crate::{Change, Expect, Store, check, compact};
+use crate::{Change, Expect, SCHEMA_VERSION, Store, check, compact};
 
 /// Disk operations within which a generated power failure comes. A commit takes some 10 to 40 of
 /// them, a start after a crash as many.
@@ -190,6 +190,42 @@ fn a_power_failure_at_any_operation_of_the_disk_leaves_whole_commits() {
     assert!(operations > 6, "{operations}");
 }
 
+#[test]
+fn a_power_failure_at_any_operation_of_a_migration_leaves_a_store_that_is_migrated_next_time() {
+    let mut operations = 0;
+    loop {
+        let mut is_cut = false;
+        for fate in [Fate::Lost, Fate::Kept, Fate::Torn(operations)] {
+            let dir = golden(SCHEMA_1, 21);
+            let before = check(dir.path()).unwrap();
+            let disk = Arc::new(Disk::new(open_file(&dir.path().join(FILE)).unwrap()).unwrap());
+            disk.cut_after(operations);
+            let plugged = Plugged(Arc::clone(&disk));
+            drop(Store::open_with(dir.path(), Limits::default(), |_| {
+                Ok(plugged)
+            }));
+            is_cut |= disk.is_off();
+            disk.settle(fate).unwrap();
+            drop(Store::open(dir.path()).unwrap());
+            let after = check(dir.path()).unwrap();
+            assert_eq!(
+                (after.schema, &after.problems),
+                (SCHEMA_VERSION, &before.problems)
+            );
+            // Every row that was there is there.
+            let rows = |table: &str| after.tables.iter().find(|found| found.name == table);
+            for table in before.tables.iter().filter(|table| table.name != "meta") {
+                assert_eq!(rows(&table.name), Some(table));
+            }
+        }
+        if !is_cut {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 3, "{operations}");
+}
+
 /// A store of which most was removed, at `dir`; what it holds.
 fn mostly_removed(dir: &Path) -> Contents {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -225,8 +261,7 @@ fn compaction_gives_back_what_is_free_and_loses_nothing_whenever_the_power_fails
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join(FILE);
             std::fs::copy(&template, &file).unwrap();
-            let disk = File::options().read(true).write(true).open(&file).unwrap();
-            let disk = Arc::new(Disk::new(disk).unwrap());
+            let disk = Arc::new(Disk::new(open_file(&file).unwrap()).unwrap());
             disk.cut_after(operations);
             let plugged = Plugged(Arc::clone(&disk));
             let report = compact::compact_on(dir.path(), |_| Ok(plugged));
