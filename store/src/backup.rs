@@ -111,7 +111,7 @@ impl Backup {
 
 impl Store {
     /// Copies what the store holds now; commits go on meanwhile. The copy takes place on the
-    /// store's disk until it is dropped, and the next one waits until then. It takes as long as
+    /// store's disk until it is dropped, and no other is made until then. It takes as long as
     /// reading the store does: call it where that may block.
     ///
     /// # Errors

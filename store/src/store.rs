@@ -150,6 +150,12 @@ impl Store {
         self.inner.state.failure()
     }
 
+    /// [`Store::read_only`], as it changes: once, if ever.
+    #[must_use]
+    pub fn watch_read_only(&self) -> watch::Receiver<Option<String>> {
+        self.inner.state.watch_failure()
+    }
+
     /// Transactions since it was opened: what group commit saves shows here.
     #[must_use]
     pub fn transactions(&self) -> u64 {

@@ -233,7 +233,10 @@ async fn after_a_failed_write_commits_are_refused_reads_go_on_and_nothing_commit
         store.commit(create(201)).await.unwrap();
 
         disk.store(mood, Ordering::SeqCst);
+        let mut alarm = store.watch_read_only();
         let first = reason(store.commit(create(202)).await);
+        assert!(alarm.has_changed().unwrap());
+        assert_eq!(alarm.borrow_and_update().as_ref(), Some(&first));
         assert!(first.contains(said), "{first}");
         // The disk's recovery does not bring the writes back: what redb holds is not trusted.
         disk.store(FINE, Ordering::SeqCst);
