@@ -25,7 +25,7 @@ pub enum OpenError {
     /// It was written by a newer Roost.
     #[error(
         "{path} has schema {found}, and this binary knows {known}: use the newer roost that \
-         wrote it, or restore a backup"
+         wrote it, or restore a backup with `roost store restore`"
     )]
     NewerSchema {
         /// The file.
@@ -37,8 +37,8 @@ pub enum OpenError {
     },
     /// It is not a store, or it is damaged.
     #[error(
-        "{path} is damaged or not a store ({reason}); it was left as it is: put a backup in its \
-         place"
+        "{path} is damaged or not a store ({reason}); it was left as it is: `roost store restore` \
+         puts a backup in its place"
     )]
     Corrupt {
         /// The file.

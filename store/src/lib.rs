@@ -32,28 +32,50 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backup;
 mod blobs;
 mod change;
+mod check;
+mod compact;
 mod error;
+mod inspect;
 mod migrate;
 mod open;
 mod overlay;
+mod place;
 mod plan;
 mod read;
+mod restore;
 mod retention;
 mod schema;
 mod state;
 mod store;
 mod writer;
 
+pub use backup::{Backup, BackupError, back_up};
 pub use blobs::{BlobError, BlobWriter, Blobs};
 pub use change::{Change, Committed, Conflict, Expect, KvUsage, KvWrite};
+pub use check::{CheckReport, Problem, TableReport, check, check_file};
+pub use compact::{CompactReport, compact};
 pub use error::{CommitError, OpenError, ReadError};
+pub use place::NewBackup;
 pub use read::{Counts, DecisionFilter, DecisionPage, Order, Snapshot};
+pub use restore::{RestoreError, RestoreReport, restore};
 pub use retention::Retention;
 pub use schema::SCHEMA_VERSION;
 pub use store::Store;
 
+// The modules below also belong to tests that see the crate from outside.
+#[cfg(test)]
+extern crate self as roost_store;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 #[path = "../tests/records/mod.rs"]
 mod records;
+#[cfg(test)]
+#[path = "../tests/rows/mod.rs"]
+mod rows;
+#[cfg(test)]
+#[path = "../tests/values/mod.rs"]
+mod values;

@@ -7,25 +7,21 @@
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
-    StorageError,
-};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageBackend, StorageError};
 
 use crate::error::{OpenError, ReadError};
+use crate::inspect::inspect;
 use crate::migrate::migrate;
-use crate::overlay::Overlay;
 use crate::retention::{MAX_FINISHED_OPERATIONS, Retention};
-use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION, number};
+use crate::schema::{self as tables, SCHEMA_KEY, SCHEMA_VERSION};
 
 /// The database's file in the store's directory.
 pub(crate) const FILE: &str = "roost.redb";
 /// A store that is being made.
-const NEW_FILE: &str = "roost.redb.new";
+pub(crate) const NEW_FILE: &str = "roost.redb.new";
 /// Pages that redb keeps in memory, bytes: the records of a few thousand VMs.
 const CACHE_BYTES: usize = 32 << 20;
 /// Largest file whose every page is checked at each start: reading it takes a fraction of the
@@ -74,29 +70,15 @@ pub(crate) fn open<B: StorageBackend>(
 ) -> Result<Opened, OpenError> {
     let path = dir.join(FILE);
     prepare_directory(dir, &path)?;
-    let directory = File::open(dir).map_err(io_error(dir))?;
-    match directory.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path)),
-        Err(TryLockError::Error(source)) => return Err(io_error(dir)(source)),
-    }
+    let directory = lock_directory(dir)?;
     if !path.try_exists().map_err(io_error(&path))? {
         create(dir, &path, &directory)?;
     }
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(io_error(&path))?;
+    let file = open_file(&path)?;
     let last_event = check(&path, &file)?;
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(io_error(&path))?;
-    let database = file
-        .try_clone()
-        .map_err(|error| DatabaseError::from(StorageError::from(error)))
-        .and_then(backend)
-        .and_then(|backend| builder(limits).create_with_backend(backend))
-        .map_err(|error| database_error(&path, error))?;
+    let database = database(&path, &file, limits, backend)?;
     migrate(&database).map_err(|error| read_error(&path, error))?;
     Ok(Opened {
         database,
@@ -106,13 +88,44 @@ pub(crate) fn open<B: StorageBackend>(
     })
 }
 
+/// A store's file.
+pub(crate) fn open_file(path: &Path) -> Result<File, OpenError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.open(path).map_err(io_error(path))
+}
+
+/// The database in `file`, which was checked.
+pub(crate) fn database<B: StorageBackend>(
+    path: &Path,
+    file: &File,
+    limits: Limits,
+    backend: impl FnOnce(File) -> Result<B, DatabaseError>,
+) -> Result<Database, OpenError> {
+    file.try_clone()
+        .map_err(|error| DatabaseError::from(StorageError::from(error)))
+        .and_then(backend)
+        .and_then(|backend| builder(limits).create_with_backend(backend))
+        .map_err(|error| database_error(path, error))
+}
+
 pub(crate) fn builder(limits: Limits) -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(limits.cache_bytes);
     builder
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
+/// Takes the directory of a store, as long as the file that is returned is open.
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, OpenError> {
+    let directory = File::open(dir).map_err(io_error(dir))?;
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.join(FILE))),
+        Err(TryLockError::Error(source)) => Err(io_error(dir)(source)),
+    }
+}
+
+pub(crate) fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io {
         path: path.clone(),
@@ -122,7 +135,7 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError {
 
 /// Makes the directory, for its owner alone. One that is there is tightened if it is the store's
 /// or empty: to lock everyone out of somebody else's directory would do damage.
-fn prepare_directory(dir: &Path, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn prepare_directory(dir: &Path, path: &Path) -> Result<(), OpenError> {
     let io = io_error(dir);
     DirBuilder::new()
         .recursive(true)
@@ -187,63 +200,10 @@ fn create_tables(database: &Database) -> Result<(), ReadError> {
 
 /// Checks the file without changing it; the number of its last event.
 fn check(path: &Path, file: &File) -> Result<u64, OpenError> {
-    let corrupt = |reason: &str| OpenError::Corrupt {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let metadata = file.metadata().map_err(io_error(path))?;
-    if !metadata.is_file() {
-        return Err(corrupt("it is not a regular file"));
-    }
-    if metadata.len() == 0 {
-        return Err(corrupt("it is empty"));
-    }
-    let overlay = file
-        .try_clone()
-        .and_then(Overlay::new)
-        .map_err(io_error(path))?;
-    // redb trusts a file that was closed in good order and can panic if it was damaged since.
-    catch_unwind(AssertUnwindSafe(|| {
-        let database = builder(Limits::default())
-            .create_with_backend(overlay)
-            .map_err(|error| database_error(path, error))?;
-        check_database(path, database, metadata.len() <= MAX_CHECKED_BYTES)
-    }))
-    .unwrap_or_else(|_| Err(corrupt("redb could not make sense of its pages")))
-}
-
-fn check_database(path: &Path, mut database: Database, every_page: bool) -> Result<u64, OpenError> {
-    let found = schema(&database).map_err(|error| read_error(path, error))?;
-    if found > SCHEMA_VERSION {
-        return Err(OpenError::NewerSchema {
-            path: path.to_owned(),
-            found,
-            known: SCHEMA_VERSION,
-        });
-    }
-    if every_page {
-        let is_clean = database
-            .check_integrity()
-            .map_err(|error| database_error(path, error))?;
-        if !is_clean {
-            return Err(OpenError::Corrupt {
-                path: path.to_owned(),
-                reason: "the checksums of its pages do not match".to_owned(),
-            });
-        }
-    }
-    check_tables(&database, found).map_err(|error| read_error(path, error))
-}
-
-/// Every table of `schema` is there; the number of the last event.
-fn check_tables(database: &Database, schema: u32) -> Result<u64, ReadError> {
-    let transaction = database.begin_read()?;
-    for table in tables::tables(schema) {
-        transaction.open_table(table.definition())?;
-    }
-    let events = transaction.open_table(tables::EVENTS.definition())?;
-    let last = events.last()?;
-    last.map_or(Ok(0), |(key, _)| number(tables::EVENTS, key.value()))
+    let length = file.metadata().map_err(io_error(path))?.len();
+    inspect(path, file, length <= MAX_CHECKED_BYTES, |_, _, last| {
+        Ok(last)
+    })
 }
 
 /// The schema version that is written in the database.
@@ -259,7 +219,7 @@ pub(crate) fn schema(database: &Database) -> Result<u32, ReadError> {
     version.ok_or_else(|| tables::META.damaged("there is no schema version"))
 }
 
-fn read_error(path: &Path, error: ReadError) -> OpenError {
+pub(crate) fn read_error(path: &Path, error: ReadError) -> OpenError {
     let path = path.to_owned();
     match error {
         ReadError::Database(error) => match *error {
@@ -276,7 +236,7 @@ fn read_error(path: &Path, error: ReadError) -> OpenError {
     }
 }
 
-fn database_error(path: &Path, error: DatabaseError) -> OpenError {
+pub(crate) fn database_error(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(PathBuf::from(path)),
         error => read_error(path, error.into()),

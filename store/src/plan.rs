@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::change::{Change, Conflict, Expect};
 use crate::error::ReadError;
 use crate::schema::{
-    self as tables, Table, decode, encode, number, owned_key, pair_key, revision_key, vm_event_key,
-    vm_id, window_key,
+    self as tables, Table, decode, encode, name_key, number, owned_key, pair_key, revision_key,
+    vm_event_key, vm_id, window_key,
 };
 
 mod decisions;
@@ -346,10 +346,6 @@ impl<'t> Plan<'t> {
         }
         Ok(())
     }
-}
-
-fn name_key(record: &VmRecord) -> Vec<u8> {
-    pair_key(record.spec.tenant.as_str(), record.spec.name.as_str())
 }
 
 /// The number after `last`. The largest one can only come from a damaged key.

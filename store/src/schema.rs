@@ -5,11 +5,12 @@
 //! reads what an older one wrote.
 
 use redb::TableDefinition;
-use roost_model::{Name, VmId, WindowKey};
+use roost_model::{Name, VmId, VmRecord, WindowKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::check::rows::{self, RowCheck};
 use crate::error::ReadError;
 
 /// The schema that this crate writes. A file with a newer one is refused.
@@ -37,78 +38,84 @@ impl Table {
     }
 }
 
+// A table can't be added without the check of its rows.
 macro_rules! tables {
-    ($all:ident, $since:literal: $($(#[$doc:meta])* $constant:ident, $name:literal;)*) => {
+    ($all:ident, $since:literal: $($(#[$doc:meta])* $constant:ident, $name:literal: $check:expr;)*) => {
         $($(#[$doc])* pub(crate) const $constant: Table = Table($name);)*
 
-        #[doc = concat!("The tables that came with schema ", $since, ".")]
-        const $all: &[Table] = &[$($constant),*];
+        #[doc = concat!("The tables that came with schema ", $since, ", and what their rows are.")]
+        const $all: &[(Table, RowCheck)] = &[$(($constant, $check)),*];
     };
 }
 
-/// The tables of a store of `schema`: they are made when the store is.
-pub(crate) fn tables(schema: u32) -> impl Iterator<Item = Table> {
+/// The tables of a store of `schema`, which are made when the store is, and what their rows are.
+pub(crate) fn checked_tables(schema: u32) -> impl Iterator<Item = (Table, RowCheck)> {
     let added = [(1, SINCE_1), (2, SINCE_2)];
     let has = added.into_iter().filter(move |(since, _)| *since <= schema);
     has.flat_map(|(_, tables)| tables.iter().copied())
 }
 
+/// The tables of a store of `schema`.
+pub(crate) fn tables(schema: u32) -> impl Iterator<Item = Table> {
+    checked_tables(schema).map(|(table, _)| table)
+}
+
 tables! { SINCE_1, 1:
     /// `schema`: a big-endian u32.
-    META, "meta";
+    META, "meta": rows::meta;
     /// VM id to record.
-    VMS, "vms";
+    VMS, "vms": rows::vm;
     /// Tenant, zero, name to VM id.
-    VM_NAMES, "vm_names";
+    VM_NAMES, "vm_names": rows::index;
     /// Operation id to operation.
-    OPERATIONS, "operations";
+    OPERATIONS, "operations": rows::operation;
     /// VM id and operation id to nothing.
-    VM_OPERATIONS, "vm_operations";
+    VM_OPERATIONS, "vm_operations": rows::index;
     /// Ids of operations that are not done.
-    UNFINISHED, "unfinished_operations";
+    UNFINISHED, "unfinished_operations": rows::index;
     /// Number to event.
-    EVENTS, "events";
+    EVENTS, "events": rows::event;
     /// Incident id to incident.
-    INCIDENTS, "incidents";
+    INCIDENTS, "incidents": rows::incident;
     /// VM id and incident id to nothing.
-    VM_INCIDENTS, "vm_incidents";
+    VM_INCIDENTS, "vm_incidents": rows::index;
     /// Ids of incidents that are not closed.
-    OPEN_INCIDENTS, "open_incidents";
+    OPEN_INCIDENTS, "open_incidents": rows::index;
     /// Cleanup id to task.
-    CLEANUP, "cleanup_tasks";
+    CLEANUP, "cleanup_tasks": rows::cleanup;
     /// Action id to action-required record.
-    ACTIONS, "actions_required";
+    ACTIONS, "actions_required": rows::action;
     /// Name to plugin.
-    PLUGINS, "plugins";
+    PLUGINS, "plugins": rows::plugin;
     /// Hook, zero, plugin to binding.
-    BINDINGS, "bindings";
+    BINDINGS, "bindings": rows::binding;
     /// Digest to image.
-    IMAGES, "images";
+    IMAGES, "images": rows::image;
     /// Tag to digest.
-    IMAGE_TAGS, "image_tags";
+    IMAGE_TAGS, "image_tags": rows::image_tag;
     /// VM id to open window.
-    OPEN_WINDOWS, "open_windows";
+    OPEN_WINDOWS, "open_windows": rows::open_window;
     /// Window key to closed window.
-    WINDOWS, "usage_windows";
+    WINDOWS, "usage_windows": rows::window;
     /// Window key to place in the queue, for windows that are not charged for.
-    OUTBOX, "billing_outbox";
+    OUTBOX, "billing_outbox": rows::outbox;
     /// Place in the queue, in the order of closing, to window key.
-    OUTBOX_QUEUE, "billing_outbox_queue";
+    OUTBOX_QUEUE, "billing_outbox_queue": rows::index;
     /// Window key and index to charge.
-    CHARGES, "charges";
+    CHARGES, "charges": rows::charge;
 }
 
 tables! { SINCE_2, 2:
     /// VM id and number of an event of it to nothing.
-    VM_EVENTS, "vm_events";
+    VM_EVENTS, "vm_events": rows::index;
     /// Number to decision.
-    DECISIONS, "decisions";
+    DECISIONS, "decisions": rows::decision;
     /// Plugin, zero, key to a version byte and the value.
-    PLUGIN_KV, "plugin_kv";
+    PLUGIN_KV, "plugin_kv": rows::plugin_kv;
     /// Plugin to how much it keeps.
-    PLUGIN_KV_USAGE, "plugin_kv_usage";
+    PLUGIN_KV_USAGE, "plugin_kv_usage": rows::plugin_kv_usage;
     /// Plugin, zero, revision to its quarantine.
-    QUARANTINES, "quarantines";
+    QUARANTINES, "quarantines": rows::quarantine;
 }
 
 /// The key of the schema version in [`META`].
@@ -129,6 +136,11 @@ pub(crate) fn window_key(key: &WindowKey) -> [u8; 32] {
 /// Two names with a zero between: no name holds one.
 pub(crate) fn pair_key(first: &str, second: &str) -> Vec<u8> {
     [first.as_bytes(), &[0], second.as_bytes()].concat()
+}
+
+/// A VM's tenant, a zero, and its name.
+pub(crate) fn name_key(record: &VmRecord) -> Vec<u8> {
+    pair_key(record.spec.tenant.as_str(), record.spec.name.as_str())
 }
 
 /// VM id and event number.

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::Database;
+use tokio::sync::watch;
 
 use crate::open::{Limits, builder};
 use crate::overlay::Overlay;
@@ -16,7 +17,7 @@ pub(crate) struct State {
     database: RwLock<Arc<Database>>,
     /// The file below the database.
     file: File,
-    failure: OnceLock<String>,
+    failure: watch::Sender<Option<String>>,
     /// Transactions committed so far.
     pub(crate) transactions: AtomicU64,
     pub(crate) limits: Limits,
@@ -27,7 +28,7 @@ impl State {
         Self {
             database: RwLock::new(Arc::new(database)),
             file,
-            failure: OnceLock::new(),
+            failure: watch::Sender::new(None),
             transactions: AtomicU64::new(0),
             limits,
         }
@@ -41,14 +42,19 @@ impl State {
 
     /// Why no more is written, once that is so.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.get().cloned()
+        self.failure.borrow().clone()
+    }
+
+    /// [`State::failure`], as it changes.
+    pub(crate) fn watch_failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
     }
 
     /// No more writes, because of `reason`. Reads go on with what is in the file: redb itself
     /// reads nothing any more once a write of it has failed. After a panic it can't even be
     /// closed, so it stays open until the process ends.
     pub(crate) fn fail(&self, reason: &str, has_panicked: bool) {
-        if self.failure.set(reason.to_owned()).is_err() {
+        if self.failure.borrow().is_some() {
             return;
         }
         if has_panicked {
@@ -62,6 +68,8 @@ impl State {
                 .unwrap_or_else(PoisonError::into_inner);
             *database = Arc::new(copy);
         }
+        // Last, so that whoever is told so can read.
+        self.failure.send_replace(Some(reason.to_owned()));
     }
 
     /// What is in the file, to be read.

@@ -1,9 +1,9 @@
 //! The store, and handing commits to its writer.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
@@ -31,6 +31,10 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
     last_event: watch::Receiver<u64>,
     state: Arc<State>,
+    /// Where it is.
+    dir: PathBuf,
+    /// Whether a backup is under way.
+    backing_up: Arc<AtomicBool>,
     /// Locked. The last field: it is released after the database is closed.
     _directory: File,
 }
@@ -91,6 +95,8 @@ impl Store {
                 writer: Some(writer),
                 last_event,
                 state,
+                dir: dir.to_owned(),
+                backing_up: Arc::default(),
                 _directory: directory,
             }),
         })
@@ -111,6 +117,22 @@ impl Store {
         answer.await.map_err(|_| CommitError::Closed)?
     }
 
+    /// What the writer works on.
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> &State {
+        &self.inner.state
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Whether a backup is under way.
+    pub(crate) fn backing_up(&self) -> &Arc<AtomicBool> {
+        &self.inner.backing_up
+    }
+
     /// The database to read from.
     pub(crate) fn database(&self) -> Arc<Database> {
         self.inner.state.database()
@@ -126,6 +148,12 @@ impl Store {
     #[must_use]
     pub fn read_only(&self) -> Option<String> {
         self.inner.state.failure()
+    }
+
+    /// [`Store::read_only`], as it changes: once, if ever.
+    #[must_use]
+    pub fn watch_read_only(&self) -> watch::Receiver<Option<String>> {
+        self.inner.state.watch_failure()
     }
 
     /// Transactions since it was opened: what group commit saves shows here.

@@ -72,7 +72,7 @@ fn write(state: &State, last_event: &watch::Sender<u64>, batch: Vec<Request>) {
 }
 
 /// One answer for each of `callers`, whatever happens.
-fn results(state: &State, changes: Vec<Vec<Change>>, callers: usize) -> Vec<Reply> {
+pub(crate) fn results(state: &State, changes: Vec<Vec<Change>>, callers: usize) -> Vec<Reply> {
     let refused = |reason| vec![Err(CommitError::ReadOnly { reason }); callers];
     if let Some(reason) = state.failure() {
         return refused(reason);

@@ -1,14 +1,18 @@
 //! Stores that older versions wrote are read, for good.
 //!
-//! `golden/schema-N.jsonl` has the rows that the first version with that schema wrote: table, key,
+//! `golden/schema-N.redb` is a store as the first version with that schema left it when it was
+//! closed, `golden/schema-N-killed.redb` as it left it when it was killed. So what reads them is
+//! both our schema and the format of redb's files. `golden/schema-N.jsonl` has the rows that the first version with that schema wrote: table, key,
 //! and value as hexadecimal digits or as text. A row is never changed; when values gain a field, a
 //! further file with rows that have it is added beside these.
 
 mod records;
+mod rows;
 mod values;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use records::*;
 use redb::{
@@ -16,19 +20,13 @@ use redb::{
 };
 use roost_model::*;
 use roost_store::{
-    Change, DecisionFilter, DecisionPage, Expect, KvUsage, Order, SCHEMA_VERSION, Store,
+    Change, DecisionFilter, DecisionPage, Expect, KvUsage, Order, SCHEMA_VERSION, Store, check_file,
 };
+use rows::{Row, SCHEMA_1, SCHEMA_2, golden, hex};
 use values::kv;
 
-const SCHEMA_1: &str = include_str!("golden/schema-1.jsonl");
-const SCHEMA_2: &str = include_str!("golden/schema-2.jsonl");
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Row {
-    table: String,
-    key: String,
-    value: String,
-}
+/// The first schema of which there are whole files.
+const FIRST_FILES: u32 = 2;
 
 /// What the golden file was written from.
 fn changes() -> Vec<Change> {
@@ -61,17 +59,6 @@ fn changes() -> Vec<Change> {
         },
         Change::CloseWindow(window(key(1, 1, 2))),
     ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
-        .collect()
 }
 
 /// What schema 2 has beyond it, tables and fields.
@@ -112,31 +99,6 @@ fn changes_2() -> Vec<Change> {
     ]
 }
 
-/// A store with the rows of a golden file, of so many tables.
-fn golden(rows: &str, tables: usize) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
-    let database = Database::create(dir.path().join("roost.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    for line in rows.lines() {
-        let row: Row = serde_json::from_str(line).unwrap();
-        let definition: TableDefinition<&[u8], &[u8]> = TableDefinition::new(&row.table);
-        let mut table = transaction.open_table(definition).unwrap();
-        // Values are text behind a version byte, or bytes of an index.
-        let value = match row.value.strip_prefix("1:") {
-            Some(json) => [b"\x01", json.as_bytes()].concat(),
-            None => unhex(&row.value),
-        };
-        table
-            .insert(unhex(&row.key).as_slice(), value.as_slice())
-            .unwrap();
-    }
-    // The golden file has rows of every table.
-    assert_eq!(transaction.list_tables().unwrap().count(), tables);
-    transaction.commit().unwrap();
-    dir
-}
-
 #[tokio::test]
 async fn a_store_of_schema_1_is_migrated_read_in_full_and_goes_on() {
     let dir = golden(SCHEMA_1, 21);
@@ -164,6 +126,38 @@ async fn a_store_of_schema_2_is_read_in_full_and_goes_on() {
     assert_is_schema_1(&store);
     assert_is_schema_2(&store);
     goes_on(&store).await;
+}
+
+/// The golden files of a schema.
+fn files(schema: u32) -> [PathBuf; 2] {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    ["", "-killed"].map(|how| golden.join(format!("schema-{schema}{how}.redb")))
+}
+
+#[tokio::test]
+async fn a_database_file_of_each_schema_is_whole_opens_is_read_in_full_and_goes_on() {
+    for schema in FIRST_FILES..=SCHEMA_VERSION {
+        let [closed, killed] = files(schema);
+        assert!(Database::builder().open_read_only(&closed).is_ok());
+        assert!(
+            Database::builder().open_read_only(&killed).is_err(),
+            "redb recovers it only if it may write"
+        );
+        for file in [closed, killed] {
+            let report = check_file(&file).unwrap();
+            assert_eq!((report.schema, report.problems), (schema, vec![]));
+            let dir = tempfile::tempdir().unwrap();
+            fs::copy(&file, dir.path().join("roost.redb")).unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.schema_version().unwrap(), SCHEMA_VERSION);
+            assert_is_schema_1(&store);
+            assert_is_schema_2(&store);
+            goes_on(&store).await;
+            drop(store);
+            let report = check_file(&dir.path().join("roost.redb")).unwrap();
+            assert_eq!((report.schema, report.problems), (SCHEMA_VERSION, vec![]));
+        }
+    }
 }
 
 async fn goes_on(store: &Store) {
@@ -244,8 +238,30 @@ fn assert_is_schema_1(store: &Store) {
     assert_eq!(store.charges(None, 9).unwrap(), [charge(w, "cpu")]);
 }
 
+/// Writes the golden files of this schema, if they are not there:
+/// `cargo test -p roost-store --test golden -- --ignored write_files`.
+#[tokio::test]
+#[ignore = "it makes golden files and checks nothing"]
+async fn write_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("roost.redb");
+    let [closed, killed] = files(SCHEMA_VERSION);
+    let keep = |to: &Path| {
+        if !to.exists() {
+            fs::copy(&file, to).unwrap();
+            fs::set_permissions(to, Permissions::from_mode(0o644)).unwrap();
+        }
+    };
+    let store = Store::open(dir.path()).unwrap();
+    store.commit(changes()).await.unwrap();
+    store.commit(changes_2()).await.unwrap();
+    keep(&killed);
+    drop(store);
+    keep(&closed);
+}
+
 /// Prints the rows of a store as this version writes them, for the golden file of a new schema:
-/// `cargo test -p roost-store --test golden -- --ignored --nocapture`.
+/// `cargo test -p roost-store --test golden -- --ignored --nocapture print_rows`.
 #[tokio::test]
 #[ignore = "it makes a golden file and checks nothing"]
 async fn print_rows() {

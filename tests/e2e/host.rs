@@ -40,8 +40,18 @@ impl Host {
 
     /// Kills the host process and starts another on the same directory.
     pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// Kills the host process; its workers go on.
+    pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// Starts a host process on the directory of one that was killed.
+    pub(crate) fn start_again(&mut self) {
         self.process = serve(self.dir.path(), &self.options);
     }
 

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 /// One measured value.
-pub(crate) struct Measure {
+pub(crate) struct Measure<'a> {
     /// What, such as `rig.machine-up`.
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
     /// How much, in `unit`.
     pub(crate) value: f64,
     /// The unit of `value`.
@@ -14,7 +14,7 @@ pub(crate) struct Measure {
     pub(crate) n: usize,
 }
 
-impl Measure {
+impl Measure<'_> {
     /// Prints it: a JSON object on a line of its own, or a line for people.
     pub(crate) fn print(&self, json: bool) {
         let Self {
@@ -29,7 +29,7 @@ impl Measure {
                 json!({ "name": name, "value": value, "unit": unit, "n": n })
             );
         } else {
-            println!("{name:<32} {value:>10.3} {unit:<4} (n={n})");
+            println!("{name:<40} {value:>10.3} {unit:<4} (n={n})");
         }
     }
 }

@@ -23,6 +23,7 @@ mod problem;
 mod records;
 mod routes;
 mod serial;
+mod store;
 mod vms;
 
 pub use listener::{bind, serve};

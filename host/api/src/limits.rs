@@ -16,6 +16,8 @@ pub(crate) const MAX_JSON_BYTES: usize = 64 << 10;
 pub(crate) const MAX_COMPONENT_BYTES: usize = 64 << 20;
 /// Bytes of a component that are read at a time to be sent.
 pub(crate) const COMPONENT_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a backup that are read at a time to be sent.
+pub(crate) const BACKUP_PIECE_BYTES: usize = 32 << 10;
 /// Largest image, bytes: kernels and initial RAM disks.
 pub(crate) const MAX_IMAGE_BYTES: u64 = 4 << 30;
 /// Largest piece of serial output in one answer, bytes: all that a worker keeps.

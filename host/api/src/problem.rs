@@ -1,9 +1,11 @@
 //! Errors as problem documents (RFC 9457).
 
+use std::io::ErrorKind;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use roost_engine::{BlobError, EngineError, ReadError};
+use roost_engine::{BlobError, CommitError, EngineError, ReadError};
 use serde_json::{Map, Value, json};
 
 /// An error answer.
@@ -32,7 +34,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, kind, detail)
     }
 
-    fn with(mut self, facts: &Value) -> Self {
+    pub(crate) fn with(mut self, facts: &Value) -> Self {
         if let Value::Object(facts) = facts {
             self.facts.extend(facts.clone());
         }
@@ -91,6 +93,11 @@ impl From<EngineError> for Problem {
             EngineError::NodeFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
             EngineError::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            EngineError::Blob(BlobError::Io { source, .. })
+                if source.kind() == ErrorKind::StorageFull =>
+            {
+                StatusCode::INSUFFICIENT_STORAGE
+            }
             EngineError::Commit(_) | EngineError::ShuttingDown | EngineError::Contended => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -113,6 +120,9 @@ impl From<EngineError> for Problem {
                 problem.with(&json!({ "decided_by": by, "reason": reason }))
             }
             EngineError::Refused { revision, .. } => problem.with(&json!({ "revision": revision })),
+            EngineError::Commit(CommitError::ReadOnly { reason }) => {
+                problem.with(&json!({ "reason": reason }))
+            }
             EngineError::RevisionNotUsable {
                 revision, state, ..
             } => problem.with(&json!({ "revision": revision, "state": state })),

@@ -12,7 +12,7 @@ use roost_engine::Engine;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
-use crate::{bindings, decisions, images, plugins, records, serial, vms};
+use crate::{bindings, decisions, images, plugins, records, serial, store, vms};
 
 /// One route.
 pub struct Route {
@@ -121,6 +121,7 @@ pub fn routes() -> Vec<Route> {
             get(records::actions_required),
         ),
         route(Method::GET, "/v1/events", get(records::events)),
+        route(Method::GET, "/v1/store/backup", get(store::backup)),
     ]
 }
 

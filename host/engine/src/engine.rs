@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::context::{Context, ReadyCheck, new_uuid};
 use crate::error::{EngineError, StartError};
 use crate::plugins::{Attempts, Settled};
-use crate::{billing, cleanup, journal, plugins};
+use crate::{alarm, billing, cleanup, journal, plugins};
 
 /// The lifecycle of every VM on this host. Clones share one engine.
 #[derive(Clone)]
@@ -98,6 +98,7 @@ impl Engine {
             tokio::spawn(plugins::run_quarantines(Arc::clone(&context))),
             tokio::spawn(plugins::run_observers(Arc::clone(&context), last_event)),
             tokio::spawn(finish_checks(Arc::clone(&context))),
+            tokio::spawn(alarm::run(Arc::clone(&context))),
         ];
         Ok(Self {
             context,

@@ -250,8 +250,14 @@ impl EngineError {
             Self::NotActive(_) => "plugin-not-active",
             Self::Device(_) => "device",
             Self::Worker(_) => "worker",
+            Self::Commit(CommitError::ReadOnly { .. }) => "store-read-only",
             Self::Read(_) | Self::Commit(_) => "store",
             Self::Blob(BlobError::TooLarge { .. }) => "too-large",
+            Self::Blob(BlobError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                "no-space"
+            }
             Self::Blob(_) => "image-store",
             Self::ShuttingDown => "shutting-down",
         }

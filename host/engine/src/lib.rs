@@ -28,6 +28,7 @@
 
 mod actor;
 mod admission;
+mod alarm;
 mod billing;
 mod boot;
 mod cleanup;
@@ -62,7 +63,7 @@ pub use roost_policy::{
     RuntimeConfig, SettingsError, compile_component_main,
 };
 pub use roost_store::{
-    BlobError, BlobWriter, Blobs, CommitError, DecisionFilter, DecisionPage, KvUsage, OpenError,
-    Order, ReadError, Retention, Store,
+    Backup, BackupError, BlobError, BlobWriter, Blobs, CommitError, DecisionFilter, DecisionPage,
+    KvUsage, OpenError, Order, ReadError, Retention, Store,
 };
 pub use roost_worker::{InProcessBackend, SerialChunk, WorkerBackend};

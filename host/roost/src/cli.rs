@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::client::Client;
-use crate::{observe, plugin, serve, vm};
+use crate::{observe, plugin, serve, store, vm};
 
 /// A hypervisor host whose lifecycle decisions are WebAssembly components.
 #[derive(Parser)]
@@ -78,6 +78,9 @@ enum Command {
     Incidents(observe::Of),
     /// Show what a person must do.
     ActionsRequired,
+    /// Back up, restore, check and compact what a host has written down.
+    #[command(subcommand)]
+    Store(store::Store),
     /// Print a completion script.
     #[command(after_help = "Example:\n  roost completions bash > /etc/bash_completion.d/roost")]
     Completions {
@@ -113,6 +116,7 @@ impl Cli {
                 Command::Operations(of) => observe::operations(&client, of).await,
                 Command::Incidents(of) => observe::incidents(&client, of).await,
                 Command::ActionsRequired => observe::actions_required(&client).await,
+                Command::Store(command) => command.run(&client).await,
                 Command::Serve(_) | Command::Completions { .. } => Ok(()),
             }
         });
@@ -145,6 +149,18 @@ mod tests {
                 .for_each(check);
         }
         check(&Cli::command());
+    }
+
+    #[test]
+    fn every_command_about_the_store_shows_how_it_is_used() {
+        let command = Cli::command();
+        let store = command.find_subcommand("store").unwrap();
+        for command in store.get_subcommands() {
+            let name = command.get_name();
+            let shown = command.get_after_help().map(ToString::to_string);
+            let example = format!("roost store {name}");
+            assert!(shown.is_some_and(|help| help.contains(&example)), "{name}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod observe;
 mod output;
 mod plugin;
 mod serve;
+mod store;
 mod vm;
 
 use std::process::ExitCode;

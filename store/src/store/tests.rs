@@ -233,7 +233,10 @@ async fn after_a_failed_write_commits_are_refused_reads_go_on_and_nothing_commit
         store.commit(create(201)).await.unwrap();
 
         disk.store(mood, Ordering::SeqCst);
+        let mut alarm = store.watch_read_only();
         let first = reason(store.commit(create(202)).await);
+        assert!(alarm.has_changed().unwrap());
+        assert_eq!(alarm.borrow_and_update().as_ref(), Some(&first));
         assert!(first.contains(said), "{first}");
         // The disk's recovery does not bring the writes back: what redb holds is not trusted.
         disk.store(FINE, Ordering::SeqCst);
@@ -245,6 +248,12 @@ async fn after_a_failed_write_commits_are_refused_reads_go_on_and_nothing_commit
         }
         assert_eq!(store.events(0, 201).unwrap().len(), 201);
         assert_eq!(store.schema_version().unwrap(), crate::SCHEMA_VERSION);
+        // What is there can be saved.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut saved = crate::NewBackup::create(&elsewhere.path().join("b"), false).unwrap();
+        io::copy(store.back_up().unwrap().file(), saved.file()).unwrap();
+        let last = store.last_event().unwrap();
+        assert_eq!(saved.finish().unwrap().last_event, last);
         // Nobody else gets the directory meanwhile.
         assert!(matches!(Store::open(dir.path()), Err(OpenError::Locked(_))));
         drop(store);

@@ -32,7 +32,13 @@ const ALLOWED: [(&str, &[&str]); 9] = [
 ];
 
 /// Crates that only tests, examples and automation are built with.
-const NOT_SHIPPED: [&str; 4] = ["architecture", "embed", "roost-guests", "xtask"];
+const NOT_SHIPPED: [&str; 5] = [
+    "architecture",
+    "bench-store",
+    "embed",
+    "roost-guests",
+    "xtask",
+];
 
 /// What a crate must not even reach over others.
 const FORBIDDEN: [(&str, &[&str]); 3] = [

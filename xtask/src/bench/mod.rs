@@ -3,6 +3,7 @@
 mod boot;
 mod policy;
 mod start;
+mod store;
 
 use anyhow::Result;
 
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Start(start::Arguments),
     /// The parts of a boot: of a test guest on this machine, and of a stock Linux kernel in the rig
     Boot(boot::Arguments),
+    /// How fast state becomes durable, beside SQLite on the same disk
+    Store(store::Arguments),
 }
 
 /// Runs the measurement.
@@ -24,5 +27,6 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Policy(arguments) => policy::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Boot(arguments) => boot::run(arguments),
+        Command::Store(arguments) => store::run(arguments),
     }
 }
