@@ -280,6 +280,8 @@ impl Bench {
         process::run(
             self.program(target)
                 .arg("-set_cover_merge=1")
+                // What is reached counts, and not how often: that keeps the folder small.
+                .arg("-use_counters=0")
                 .arg(format!("-max_len={MAX_INPUT_BYTES}"))
                 .args([kept, self.place("corpus", target)?])
                 .stdout(Stdio::null())
