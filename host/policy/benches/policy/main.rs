@@ -106,7 +106,7 @@ struct Report {
 impl Report {
     fn head(&self) {
         if !self.json {
-            println!("{:<48}{:>10}{:>10}{:>10}", "µs", "p50", "p99", "budget");
+            println!("{:<56}{:>10}{:>10}{:>10}", "µs", "p50", "p99", "budget");
         }
     }
 
@@ -121,7 +121,7 @@ impl Report {
             }
         } else {
             let of = budget.map_or(String::new(), |budget| format!("{budget:.1}"));
-            println!("{name:<48}{p50_us:>10.2}{p99_us:>10.2}{of:>10}");
+            println!("{name:<56}{p50_us:>10.2}{p99_us:>10.2}{of:>10}");
         }
         if budget.is_some_and(|budget| *p50_us > budget) {
             self.missed.push(name);
