@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use crate::process::{self, Owned};
 
-/// How long a host may take to answer after its start; on an emulated CPU it takes seconds.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a host may take to answer after its start; on an emulated CPU of a busy machine it takes
+/// most of a minute.
+const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long a host may take to end after it was asked to.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often something that is waited for is looked at.

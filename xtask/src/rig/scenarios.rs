@@ -58,7 +58,7 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
     },
     Scenario {
         name: "devices",
-        limit: Duration::from_secs(600),
+        limit: Duration::from_secs(900),
         network: true,
         files: |workshop| {
             let initrd = roots::devices_initramfs(workshop.folder, workshop.kernel)?;
