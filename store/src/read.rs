@@ -4,9 +4,9 @@ use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use roost_model::{
-    ActionRequired, Binding, Charge, CleanupTask, Digest, Event, Hook, Image, Incident, Name,
-    OpenWindow, Operation, OperationId, Plugin, Quarantine, Tenant, UsageWindow, VmId, VmRecord,
-    WindowKey,
+    ActionId, ActionRequired, Binding, Charge, CleanupId, CleanupTask, Digest, Event, Hook, Image,
+    Incident, IncidentId, Name, OpenWindow, Operation, OperationId, Plugin, Quarantine, Tenant,
+    UsageWindow, VmId, VmRecord, WindowKey,
 };
 use serde::de::DeserializeOwned;
 
@@ -243,6 +243,21 @@ impl Store {
     pub fn open_incidents(&self) -> Read<Vec<Incident>> {
         let index = (tables::OPEN_INCIDENTS, &ALL, From::First);
         self.indexed(index, tables::INCIDENTS, usize::MAX, |key, _| key)
+    }
+
+    /// An incident.
+    pub fn incident(&self, id: IncidentId) -> Read<Option<Incident>> {
+        self.get(tables::INCIDENTS, id.as_bytes())
+    }
+
+    /// A cleanup task.
+    pub fn cleanup_task(&self, id: CleanupId) -> Read<Option<CleanupTask>> {
+        self.get(tables::CLEANUP, id.as_bytes())
+    }
+
+    /// An action-required record.
+    pub fn action(&self, id: ActionId) -> Read<Option<ActionRequired>> {
+        self.get(tables::ACTIONS, id.as_bytes())
     }
 
     /// The cleanup queue, oldest first.

@@ -45,6 +45,12 @@ fn a_guest_ticks_on_through_the_death_of_its_host_and_is_ruled_by_the_next() {
     );
     host.roost(&["vm", "pause", "web"]);
     host.roost(&["vm", "resume", "web"]);
+    let audit = host.roost(&["audit"]);
+    assert_eq!(audit["divergences"], serde_json::json!([]));
+    assert_eq!(audit["checked"], 1);
+    for nothing in [["actions", "list"], ["cleanup", "list"]] {
+        assert_eq!(host.roost(&nothing)["items"], serde_json::json!([]));
+    }
     host.roost(&["vm", "delete", "web"]);
     assert!(!is_alive(worker.unwrap()));
     assert_eq!(

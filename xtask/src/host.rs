@@ -319,6 +319,11 @@ pub(crate) fn kill(pid: u32) -> Result<()> {
     send(pid, Signal::KILL)
 }
 
+/// Asks a process to end.
+pub(crate) fn terminate(pid: u32) -> Result<()> {
+    send(pid, Signal::TERM)
+}
+
 /// Whether a process runs: it is there and no zombie.
 pub(crate) fn is_running(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {

@@ -16,13 +16,23 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// # Errors
 /// There is no answer within 30 s, or one whose status is not 2xx.
 pub(crate) fn request(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>> {
+    send(socket, method, path, &[])
+}
+
+/// Sends a request with `body` and returns the body of the answer.
+///
+/// # Errors
+/// There is no answer within 30 s, or one whose status is not 2xx.
+pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
     let what = || format!("{method} {path} on {}", socket.display());
     let mut stream = UnixStream::connect(socket).with_context(what)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
     );
     stream.write_all(head.as_bytes()).with_context(what)?;
+    stream.write_all(body).with_context(what)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).with_context(what)?;
     parse(&answer).with_context(what)

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod crash_matrix;
 mod demo;
 mod distribution;
 mod fuzz;
@@ -14,6 +15,7 @@ mod host;
 mod http;
 mod kvm;
 mod languages;
+mod leftovers;
 mod licences;
 mod measure;
 mod plugins;
@@ -21,6 +23,7 @@ mod process;
 mod rig;
 mod stock;
 mod test;
+mod usage;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +51,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run everything: formatting, lints, docs, licences, tests, the rig
     Test(test::Arguments),
+    /// Kill the host, its workers, or both at every point of every verb, and look what comes of it
+    CrashMatrix(crash_matrix::Arguments),
     /// Build the WebAssembly policies of plugins/
     #[command(after_help = "Example:\n  cargo xtask plugins\n\n\
         Adds the WebAssembly target where the toolchain can, else uses the distribution's compiler.")]
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::CrashMatrix(arguments) => crash_matrix::run(&arguments),
         Command::Plugins => plugins::build(),
         Command::Rig(arguments) => rig::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::kvm::Kvm;
-use crate::{fuzz, languages, licences, plugins, process, rig, stock, workspace};
+use crate::{crash_matrix, fuzz, languages, licences, plugins, process, rig, stock, workspace};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -76,6 +76,7 @@ fn everything(native: bool) -> Vec<Step<'static>> {
         step("licences and duplicates", licences::check),
         step("tests", move || tests(native)),
         step("fuzz targets", fuzz::test),
+        step("crash matrix", crash_matrix::run_all),
         step("policies under stock wasmtime", stock::check),
         step("tests on KVM in the rig", || {
             rig::tests(&rig::KVM_PACKAGES, rig::RUNS, false)
@@ -85,7 +86,12 @@ fn everything(native: bool) -> Vec<Step<'static>> {
     ];
     steps
         .into_iter()
-        .filter(|step| !(native && step.name == "tests on KVM in the rig"))
+        .filter(|step| match step.name {
+            "tests on KVM in the rig" => !native,
+            // On an emulated CPU it would take hours.
+            "crash matrix" => native,
+            _ => true,
+        })
         .collect()
 }
 

@@ -21,6 +21,7 @@ mod listener;
 mod plugins;
 mod problem;
 mod records;
+mod repair;
 mod routes;
 mod serial;
 mod store;

@@ -69,6 +69,9 @@ impl From<EngineError> for Problem {
             | EngineError::RevisionNotFound { .. }
             | EngineError::ComponentNotKept { .. }
             | EngineError::DecisionNotFound(_)
+            | EngineError::ActionNotFound(_)
+            | EngineError::CleanupNotFound(_)
+            | EngineError::IncidentNotFound(_)
             | EngineError::BindingNotFound { .. } => StatusCode::NOT_FOUND,
             EngineError::Spec(_)
             | EngineError::ImageNotFound(_)
@@ -79,12 +82,14 @@ impl From<EngineError> for Problem {
             | EngineError::Component(_)
             | EngineError::Settings(_)
             | EngineError::Refused { .. }
+            | EngineError::Note { .. }
             | EngineError::NotExported { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             EngineError::NameTaken { .. }
             | EngineError::MacTaken { .. }
             | EngineError::Illegal(_)
             | EngineError::NotRunning { .. }
             | EngineError::NotActive(_)
+            | EngineError::NotACleanup(_)
             | EngineError::RevisionNotUsable { .. }
             | EngineError::NothingUsable(_)
             | EngineError::HookBound { .. }

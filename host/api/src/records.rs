@@ -115,12 +115,6 @@ pub(crate) async fn incidents(
     Ok(Json(json!({ "items": items, "next": null })))
 }
 
-pub(crate) async fn actions_required(State(engine): State<Engine>) -> Result<Json<Value>, Problem> {
-    Ok(Json(
-        json!({ "items": engine.store().actions_required()?, "next": null }),
-    ))
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct After {

@@ -12,7 +12,7 @@ use roost_engine::Engine;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
-use crate::{bindings, decisions, images, plugins, records, serial, store, vms};
+use crate::{bindings, decisions, images, plugins, records, repair, serial, store, vms};
 
 /// One route.
 pub struct Route {
@@ -117,9 +117,38 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/incidents", get(records::incidents)),
         route(
             Method::GET,
-            "/v1/actions-required",
-            get(records::actions_required),
+            "/v1/incidents/{incident}",
+            get(repair::incident),
         ),
+        route(Method::GET, "/v1/actions-required", get(repair::actions)),
+        route(
+            Method::GET,
+            "/v1/actions-required/{action}",
+            get(repair::action),
+        ),
+        route(
+            Method::POST,
+            "/v1/actions-required/{action}/retry",
+            post(repair::retry_action),
+        ),
+        route(
+            Method::POST,
+            "/v1/actions-required/{action}/resolve",
+            post(repair::resolve_action),
+        ),
+        route(Method::GET, "/v1/cleanup-tasks", get(repair::cleanup_tasks)),
+        route(
+            Method::GET,
+            "/v1/cleanup-tasks/{task}",
+            get(repair::cleanup_task),
+        ),
+        route(
+            Method::POST,
+            "/v1/cleanup-tasks/{task}/retry",
+            post(repair::retry_cleanup),
+        ),
+        route(Method::GET, "/v1/audit", get(repair::audit)),
+        route(Method::POST, "/v1/audit", post(repair::audit_and_repair)),
         route(Method::GET, "/v1/events", get(records::events)),
         route(Method::GET, "/v1/store/backup", get(store::backup)),
     ]

@@ -20,6 +20,9 @@ fn filled(path: &str) -> String {
         .replace("{hook}", "recovery")
         .replace("{revision}", "1")
         .replace("{number}", "1")
+        .replace("{incident}", "inc-00000000000000000000000000000000")
+        .replace("{action}", "act-00000000000000000000000000000000")
+        .replace("{task}", "cl-00000000000000000000000000000000")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,6 +56,54 @@ async fn every_route_answers_and_every_error_is_a_problem_document() {
             assert_problem(status, &body);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_to_be_repaired_is_404_by_its_own_name() {
+    let api = Api::start().await;
+    for (path, kind) in [
+        ("/v1/incidents/{incident}", "incident-not-found"),
+        ("/v1/incidents/anything", "incident-not-found"),
+        ("/v1/cleanup-tasks/{task}", "cleanup-not-found"),
+        ("/v1/cleanup-tasks/vm-1", "cleanup-not-found"),
+        ("/v1/actions-required/{action}", "action-not-found"),
+    ] {
+        let (status, problem) = api.json(Method::GET, &filled(path), "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(problem["type"], format!("urn:roost:problem:{kind}"));
+    }
+    let resolve = filled("/v1/actions-required/{action}/resolve");
+    let (status, problem) = api.json(Method::POST, &resolve, r#"{"note":"done"}"#).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{problem}");
+    let (status, problem) = api.json(Method::POST, &resolve, r#"{"note":" "}"#).await;
+    assert_eq!(problem["type"], "urn:roost:problem:invalid-note");
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_looks_and_only_when_asked_to_repairs() {
+    let api = Api::start().await;
+    api.vm("web").await;
+    let stranger = api
+        .dir
+        .path()
+        .join("run/vm-01890000000070008000000000000001");
+    std::fs::create_dir(&stranger).unwrap();
+    let (status, report) = api.json(Method::GET, "/v1/audit", "").await;
+    assert_eq!(status, StatusCode::OK);
+    let found = &report["divergences"][0];
+    assert_eq!(found["divergence"], "run-directory-unrecorded");
+    assert_eq!(found["repair"], "none");
+    let (_, report) = api.json(Method::POST, "/v1/audit", "").await;
+    assert_eq!(report["divergences"][0]["repair"], "cleanup", "{report}");
+    let gone = async {
+        while stranger.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

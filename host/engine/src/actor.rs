@@ -4,13 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use roost_model::{
-    Grace, IllegalVerb, Incident, OpenWindow, Operation, Verb, VmRecord, transition,
+    Effect, Grace, IllegalVerb, Incident, OpenWindow, Operation, Origin, Verb, VmRecord, transition,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{HandleEvent, VmHandle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
+use crate::audit::Inspection;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::journal;
@@ -34,6 +35,7 @@ pub(crate) enum Message {
 #[derive(Clone)]
 pub(crate) struct ActorRef {
     mailbox: mpsc::Sender<Message>,
+    inspections: mpsc::Sender<Inspection>,
     link: Arc<Link>,
     ended: watch::Receiver<u64>,
 }
@@ -57,6 +59,12 @@ impl ActorRef {
                 mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
             })?;
         answer.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    /// Asks the actor to compare its VM with the node, once it is idle. False if it still has
+    /// another such request.
+    pub(crate) fn inspect(&self, inspection: Inspection) -> bool {
+        self.inspections.try_send(inspection).is_ok()
     }
 
     pub(crate) fn handle(&self) -> Option<Arc<dyn VmHandle>> {
@@ -86,18 +94,23 @@ pub(crate) struct Actor {
     pub(crate) window: Option<OpenWindow>,
     pub(crate) restart: Option<PendingRestart>,
     pub(crate) deleted: bool,
+    /// Requests in a row that the worker did not answer.
+    pub(crate) unanswered: u32,
     link: Arc<Link>,
     mailbox: mpsc::Receiver<Message>,
+    inspections: mpsc::Receiver<Inspection>,
     ended: watch::Sender<u64>,
 }
 
 impl Actor {
     pub(crate) fn new(context: Arc<Context>, record: VmRecord) -> (Self, ActorRef) {
         let (sender, mailbox) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let (inspections_sender, inspections) = mpsc::channel(1);
         let (ended, ended_receiver) = watch::channel(0);
         let link = Arc::new(Link::default());
         let reference = ActorRef {
             mailbox: sender,
+            inspections: inspections_sender,
             link: Arc::clone(&link),
             ended: ended_receiver,
         };
@@ -108,8 +121,10 @@ impl Actor {
             window: None,
             restart: None,
             deleted: false,
+            unanswered: 0,
             link,
             mailbox,
+            inspections,
             ended,
         };
         (actor, reference)
@@ -131,6 +146,7 @@ impl Actor {
                     None => break,
                 },
                 () = until(&self.context, self.restart.as_ref()) => self.restart_now().await,
+                Some(inspection) = self.inspections.recv() => self.inspected(inspection).await,
                 _ = counters_due.tick(), if self.handle.is_some() => self.read_counters().await,
             };
             if let Err(error) = result {
@@ -184,7 +200,8 @@ impl Actor {
                 Err(EngineError::Commit(error)) => Err(error),
                 Err(error) => return Err(error),
                 Ok(mut changes) => {
-                    let mut operation = journal::operation(context, self.record.id, verb);
+                    let mut operation =
+                        journal::operation(context, self.record.id, verb, Origin::User);
                     operation.grace = grace;
                     changes.push(Change::PutOperation(operation.clone()));
                     if let Some(PendingRestart { incident, .. }) = &self.restart {
@@ -193,7 +210,8 @@ impl Actor {
                             ..incident.clone()
                         }));
                     }
-                    context.store.commit(changes).await.map(|_| operation)
+                    let written = context.write(Effect::WriteRequested, changes).await;
+                    written.map(|_| operation)
                 }
             };
             match committed {
@@ -252,10 +270,14 @@ impl Actor {
     }
 
     async fn restart_now(&mut self) -> Result<(), CommitError> {
+        let context = Arc::clone(&self.context);
+        // It is never closed.
+        let _place = context.recoveries.acquire().await;
         let Some(PendingRestart { incident, .. }) = self.restart.take() else {
             return Ok(());
         };
-        let mut operation = journal::operation(&self.context, self.record.id, Verb::Boot);
+        let mut operation =
+            journal::operation(&self.context, self.record.id, Verb::Boot, Origin::Recovery);
         let changes = vec![
             Change::PutIncident(Incident {
                 closed: true,
@@ -263,7 +285,7 @@ impl Actor {
             }),
             Change::PutOperation(operation.clone()),
         ];
-        self.context.store.commit(changes).await?;
+        self.context.write(Effect::WriteRestart, changes).await?;
         let attempts = self.record.recovery_attempts.saturating_add(1);
         let result = self.boot(&mut operation, attempts).await;
         self.announce_end();

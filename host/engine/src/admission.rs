@@ -3,7 +3,7 @@
 //! A policy call is short but not instant, and a hostile plugin makes it as long as its deadline;
 //! so calls are made off the threads that serve requests.
 
-use roost_model::{CleanupTask, DecidedBy, VmRecord};
+use roost_model::{CleanupTask, DecidedBy, Effect, VmRecord};
 use roost_policy::{
     AdmissionDecision, AdmissionFacts, AdmissionRequest, BillingFacts, Charge, CleanupDecision,
     Decided, RecoveryDecision, RecoveryFacts,
@@ -61,7 +61,7 @@ impl Context {
         changes: Vec<Change>,
     ) -> Result<Settled<()>, EngineError> {
         if result.is_err() {
-            self.store.commit(changes.clone()).await?;
+            self.write(Effect::WriteDenied, changes.clone()).await?;
         }
         result.map(|decision| Settled {
             decision,

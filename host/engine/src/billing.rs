@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use roost_model::{
-    Charge, CounterSource, Counters, EventKind, OpenWindow, UsageWindow, VmId, VmRecord,
+    Charge, CounterSource, Counters, Effect, EventKind, OpenWindow, UsageWindow, VmId, VmRecord,
     WindowClose, WindowKey,
 };
 use roost_store::{Change, CommitError, Conflict};
+use roost_worker::ControlError;
 
 use crate::actor::Actor;
 use crate::context::Context;
@@ -42,13 +43,40 @@ impl Actor {
         draft.window = Some(window);
     }
 
+    /// Opens the window that should be open, where the last one that was closed ended.
+    pub(crate) fn reopen_window(&self, draft: &mut Draft) {
+        let (id, incarnation) = (draft.record.id, draft.record.incarnation);
+        let now = self.context.now_ms();
+        let last = self.context.store.last_window(id, incarnation);
+        let Some(last) = last.ok().flatten() else {
+            self.open_window(draft, draft.record.running_since_ms.unwrap_or(now));
+            return;
+        };
+        let window = OpenWindow {
+            key: WindowKey {
+                sequence: last.key.sequence.saturating_add(1),
+                ..last.key
+            },
+            start_ms: last.end_ms,
+            start_counters: last.counters,
+            counters_at_ms: last.end_ms,
+            counters: last.counters,
+        };
+        draft.push(Change::PutOpenWindow(window.clone()));
+        draft.window = Some(window);
+    }
+
     /// Reads the counters, makes them durable, and closes the window where the grid says so.
     pub(crate) async fn read_counters(&mut self) -> Result<(), CommitError> {
         let (Some(handle), Some(window)) = (self.handle.clone(), self.window.clone()) else {
             return Ok(());
         };
         let counters = match handle.counters().await {
-            Ok(counters) => counters,
+            Ok(counters) => {
+                self.unanswered = 0;
+                counters
+            }
+            Err(ControlError::Timeout { .. }) => return self.left_unanswered().await,
             Err(error) => {
                 tracing::warn!(vm = %self.record.id, %error, "the worker gave no counters");
                 return Ok(());
@@ -62,17 +90,15 @@ impl Actor {
             let context = Arc::clone(&self.context);
             let mut draft = self.draft();
             draft.close_window(&context, WindowClose::Grid, Some(counters), true);
-            return self.commit(draft).await;
+            return self.commit(Effect::WriteWindow, draft).await;
         }
         let window = OpenWindow {
             counters,
             counters_at_ms: now,
             ..window
         };
-        self.context
-            .store
-            .commit(vec![Change::PutOpenWindow(window.clone())])
-            .await?;
+        let changes = vec![Change::PutOpenWindow(window.clone())];
+        self.context.write(Effect::WriteCounters, changes).await?;
         self.window = Some(window);
         Ok(())
     }
@@ -225,7 +251,7 @@ impl Context {
             );
             changes.push(Change::AppendEvent(charged));
             changes.extend(decided.changes);
-            match self.store.commit(changes).await {
+            match self.write(Effect::WriteCharges, changes).await {
                 // The VM's delete and the billing task met; the other one has charged.
                 Err(CommitError::Conflict(Conflict::NotInOutbox(_))) | Ok(_) => return Ok(()),
                 Err(error) if attempts.again(self, &error).await => {}

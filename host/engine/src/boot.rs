@@ -1,11 +1,11 @@
 //! Boot, pause and resume: everything that lets vCPUs run or holds them.
 
 use roost_model::{
-    DesiredState, EventKind, Failure, FailureKind, Operation, Step, StepState, VmState,
-    WindowClose, WorkerRecord,
+    DesiredState, Effect, EventKind, Failure, FailureKind, IncidentKind, Operation, Origin, Step,
+    StepState, VmState, WindowClose, WorkerRecord,
 };
 use roost_store::CommitError;
-use roost_worker::{Launch, Machine};
+use roost_worker::{Backend as _, Launch, Machine};
 use uuid::Uuid;
 
 use crate::actor::Actor;
@@ -22,6 +22,7 @@ impl Actor {
         let context = self.context.clone();
         let mut draft = self.draft();
         draft.record.incarnation += 1;
+        draft.record.running_since_ms = None;
         draft.record.desired = DesiredState::Running;
         draft.record.recovery_attempts = attempts;
         draft.record.worker = Some(WorkerRecord {
@@ -33,7 +34,7 @@ impl Actor {
         draft.state(&context, VmState::Starting);
         intend(&context, operation, Step::StartWorker);
         draft.operation(operation);
-        self.commit(draft).await?;
+        self.commit(Effect::WriteStarting, draft).await?;
         self.start_worker(operation).await
     }
 
@@ -106,7 +107,7 @@ impl Actor {
         if let Some(identity) = identity {
             draft.event(&context, EventKind::WorkerStarted { pid: identity.pid });
         }
-        self.commit(draft).await?;
+        self.commit(Effect::WriteStarted, draft).await?;
         self.run_vcpus(operation).await
     }
 
@@ -127,10 +128,11 @@ impl Actor {
         let mut draft = self.draft();
         outcome(&context, operation, StepState::Done);
         draft.record.desired = DesiredState::Running;
+        draft.record.running_since_ms.get_or_insert(intended_at_ms);
         draft.state(&context, VmState::Running);
         self.open_window(&mut draft, intended_at_ms);
         draft.end(&context, operation, None);
-        self.commit(draft).await
+        self.commit(Effect::WriteRunning, draft).await
     }
 
     /// Undoes a boot or a resume that can't go on.
@@ -149,8 +151,15 @@ impl Actor {
             detail: error.clone(),
         };
         draft.state(&context, VmState::Failed { failure });
-        draft.end(&context, operation, Some(error));
-        self.commit(draft).await
+        draft.end(&context, operation, Some(error.clone()));
+        // A user is told; what nobody waits for must come to an end by itself.
+        let incident = (operation.origin != Origin::User)
+            .then(|| draft.incident(&context, IncidentKind::StartFailed { error }));
+        self.commit(Effect::WriteBootFailed, draft).await?;
+        match incident {
+            Some(incident) => self.recover(incident).await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn pause(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
@@ -160,7 +169,7 @@ impl Actor {
         draft.state(&context, VmState::Pausing);
         intend(&context, operation, Step::PauseVcpus);
         draft.operation(operation);
-        self.commit(draft).await?;
+        self.commit(Effect::WritePausing, draft).await?;
         self.pause_vcpus(operation).await
     }
 
@@ -194,7 +203,7 @@ impl Actor {
                 draft.end(&context, operation, Some(error));
             }
         }
-        self.commit(draft).await
+        self.commit(Effect::WritePaused, draft).await
     }
 
     pub(crate) async fn resume(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
@@ -204,7 +213,7 @@ impl Actor {
         draft.state(&context, VmState::Resuming);
         intend(&context, operation, Step::RunVcpus);
         draft.operation(operation);
-        self.commit(draft).await?;
+        self.commit(Effect::WriteResuming, draft).await?;
         self.run_vcpus(operation).await
     }
 }

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_model::{ActionId, ActionRequired, CleanupTask, EventKind, NewEvent, Resource};
+use roost_model::{ActionId, ActionRequired, CleanupTask, Effect, EventKind, NewEvent, Resource};
 use roost_policy::CleanupDecision;
 use roost_store::{Change, CommitError};
-use roost_worker::WorkerIdentity;
+use roost_worker::{Backend as _, WorkerIdentity};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::context::{Context, new_uuid};
@@ -41,7 +43,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 impl Context {
     /// Tries every task that is due; returns when the next one is.
-    async fn clean_due(&self) -> Result<Option<u64>, CommitError> {
+    async fn clean_due(self: &Arc<Self>) -> Result<Option<u64>, CommitError> {
         let tasks = match self.store.cleanup_tasks() {
             Ok(tasks) => tasks,
             Err(error) => {
@@ -49,16 +51,29 @@ impl Context {
                 return Ok(None);
             }
         };
-        let mut next: Option<u64> = None;
-        for task in tasks {
-            let due = if task.due_at_ms <= self.now_ms() {
-                self.clean(task).await?
-            } else {
-                Some(task.due_at_ms)
-            };
-            next = [next, due].into_iter().flatten().min();
+        let (due, later): (Vec<_>, Vec<_>) = tasks
+            .into_iter()
+            .partition(|task| task.due_at_ms <= self.now_ms());
+        let mut next = later.iter().map(|task| task.due_at_ms).min();
+        let places = Arc::new(Semaphore::new(self.config.max_cleanups.max(1)));
+        let mut attempts = JoinSet::new();
+        for task in due {
+            let (context, places) = (Arc::clone(self), Arc::clone(&places));
+            attempts.spawn(async move {
+                // It is never closed.
+                let _place = places.acquire().await;
+                context.clean(task).await
+            });
         }
-        Ok(next)
+        let mut failed = None;
+        while let Some(attempt) = attempts.join_next().await {
+            match attempt {
+                Ok(Ok(again)) => next = [next, again].into_iter().flatten().min(),
+                Ok(Err(error)) => failed = Some(error),
+                Err(error) => tracing::error!(%error, "a cleanup broke off"),
+            }
+        }
+        failed.map_or(Ok(next), Err)
     }
 
     /// Tries one task; returns when to try again, if so.
@@ -83,9 +98,8 @@ impl Context {
                 .map_err(|error| error.to_string()),
         };
         let Err(error) = result else {
-            self.store
-                .commit(vec![Change::RemoveCleanup(task.id)])
-                .await?;
+            let changes = vec![Change::RemoveCleanup(task.id)];
+            self.write(Effect::WriteCleaned, changes).await?;
             return Ok(None);
         };
         task.attempts = task.attempts.saturating_add(1);
@@ -95,7 +109,7 @@ impl Context {
         loop {
             let settled = self.decide_cleanup(&task, record.as_ref(), &attempts).await;
             let (changes, next) = self.carry_out(task.clone(), error.clone(), settled);
-            match self.store.commit(changes).await {
+            match self.write(Effect::WriteCleanupVerdict, changes).await {
                 Ok(_) => return Ok(next),
                 Err(error) if attempts.again(self, &error).await => {}
                 Err(error) => return Err(error),
@@ -137,7 +151,9 @@ impl Context {
                 changes.push(Change::RemoveCleanup(task.id));
                 let action = ActionRequired {
                     id,
-                    task,
+                    vm: Some(task.vm),
+                    task: Some(task),
+                    found: None,
                     what,
                     at_ms: self.now_ms(),
                 };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use roost_store::KvUsage;
 
 use crate::clock::{Clock, SystemClock};
+use crate::faults::Faults;
 
 /// The engine's configuration.
 #[derive(Clone)]
@@ -19,6 +20,17 @@ pub struct Config {
     pub usage_window: Duration,
     /// How often counters are read from workers and made durable: what a crash can cost.
     pub counter_interval: Duration,
+    /// How often records are compared with the node, the first time at the start; not by itself
+    /// where there is none.
+    pub audit_interval: Option<Duration>,
+    /// How long an incarnation must run for the trouble before it to count as over.
+    pub settled_after: Duration,
+    /// Requests in a row that a worker may leave unanswered before it counts as hung.
+    pub unanswered_limit: u32,
+    /// Recovery boots that go on at once: a node that restarts all its VMs serves users, too.
+    pub max_recoveries: usize,
+    /// Cleanups that are tried at once.
+    pub max_cleanups: usize,
     /// Most VMs on this host, running or not.
     pub max_vms: usize,
     /// Revisions of a plugin that are kept of each state in which nobody needs them.
@@ -27,6 +39,8 @@ pub struct Config {
     pub kv_quota: KvUsage,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Where a test lets the host die; nowhere.
+    pub faults: Faults,
 }
 
 impl Config {
@@ -38,6 +52,11 @@ impl Config {
             run_dir,
             usage_window: Duration::from_secs(60),
             counter_interval: Duration::from_secs(5),
+            audit_interval: Some(Duration::from_secs(60)),
+            settled_after: Duration::from_secs(600),
+            unanswered_limit: 3,
+            max_recoveries: 16,
+            max_cleanups: 8,
             max_vms: 1000,
             kept_revisions: 10,
             // A counter for each of some thousand tenants.
@@ -46,6 +65,7 @@ impl Config {
                 bytes: 8 << 20,
             },
             clock: Arc::new(SystemClock),
+            faults: Faults::default(),
         }
     }
 }

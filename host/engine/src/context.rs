@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use roost_model::{EventKind, NewEvent, VmId, VmRecord};
+use roost_model::{Effect, EventKind, NewEvent, VmId, VmRecord};
 use roost_policy::PolicyHost;
-use roost_store::{Blobs, Store};
+use roost_store::{Blobs, Change, CommitError, Committed, Store};
 use roost_worker::Backend;
 use tokio::sync::{Notify, Semaphore};
 
@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
+use crate::node::Node;
 use crate::plugins::{InUse, Noted, PluginLogs};
 
 pub(crate) struct Context {
@@ -22,7 +23,7 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
     pub(crate) policies: PolicyHost,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backend: Node,
     /// One entry per VM, made and removed together with its record.
     actors: Mutex<HashMap<VmId, ActorRef>>,
     pub(crate) leases: Leases,
@@ -31,10 +32,14 @@ pub(crate) struct Context {
     /// Held while a file of `blobs` has no record yet, and while files without one are removed.
     /// Taken before `plugins`.
     pub(crate) claims: tokio::sync::Mutex<()>,
+    /// One audit at a time.
+    pub(crate) audits: tokio::sync::Mutex<()>,
     /// Decisions whose plugin's values changed under them take turns.
     pub(crate) kv_turn: tokio::sync::Mutex<()>,
     /// One replay at a time: it takes a core for as long as it runs.
     pub(crate) replays: Arc<Semaphore>,
+    /// Bounds recovery boots.
+    pub(crate) recoveries: Semaphore,
     pub(crate) plugin_logs: PluginLogs,
     pub(crate) metrics: Metrics,
     in_use: Mutex<InUse>,
@@ -64,6 +69,9 @@ impl Context {
         backend: Arc<dyn Backend>,
     ) -> Result<Self, EngineError> {
         let metrics = Metrics::new().map_err(|error| EngineError::Metrics(error.to_string()))?;
+        metrics.show_divergences();
+        let recoveries = Semaphore::new(config.max_recoveries.max(1));
+        let backend = Node::new(backend, config.faults.clone());
         Ok(Self {
             config,
             store,
@@ -74,7 +82,9 @@ impl Context {
             leases: Leases::default(),
             plugins: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
+            audits: tokio::sync::Mutex::default(),
             kv_turn: tokio::sync::Mutex::default(),
+            recoveries,
             replays: Arc::new(Semaphore::new(1)),
             plugin_logs: PluginLogs::default(),
             metrics,
@@ -94,6 +104,16 @@ impl Context {
     /// Runs `with` on the changes of quarantines that are not written down yet.
     pub(crate) fn with_noted<T>(&self, with: impl FnOnce(&mut Vec<Noted>) -> T) -> T {
         with(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Commits `changes`, which is `effect`.
+    pub(crate) async fn write(
+        &self,
+        effect: Effect,
+        changes: Vec<Change>,
+    ) -> Result<Committed, CommitError> {
+        let committing = self.store.commit(changes);
+        self.config.faults.around(effect, committing).await
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

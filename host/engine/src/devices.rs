@@ -13,11 +13,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use roost_model::{Digest, Disk, VmId, VmRecord};
+use roost_model::{Digest, Disk, Effect, VmId, VmRecord};
 use roost_worker::{BaseName, Devices, DiskBacking, DiskFormat, create_qcow2, tap};
 
 use crate::context::Context;
 use crate::error::{DeviceError, EngineError};
+use crate::faults::Faults;
 use crate::images::blocking;
 
 impl Context {
@@ -41,13 +42,16 @@ impl Context {
             images,
             disk_dir: self.disk_dir(record.id),
             run_dir: self.run_dir(record.id),
+            faults: self.config.faults.clone(),
         };
         Ok(blocking(move || opening.open()).await??)
     }
 
     /// Removes a VM's own disks. None there: fine.
     pub(crate) async fn remove_disks(&self, vm: VmId) -> io::Result<()> {
-        match tokio::fs::remove_dir_all(self.disk_dir(vm)).await {
+        let removing = tokio::fs::remove_dir_all(self.disk_dir(vm));
+        let faults = &self.config.faults;
+        match faults.around(Effect::RemoveDisks, removing).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -55,7 +59,7 @@ impl Context {
 }
 
 /// The name of a VM's TAP number `index`: 15 bytes at most, and unlike that of any other VM.
-fn tap_name(vm: VmId, index: usize) -> String {
+pub(crate) fn tap_name(vm: VmId, index: usize) -> String {
     let id = vm.to_string();
     let random = id.get(id.len().saturating_sub(11)..).unwrap_or_default();
     format!("rt{random}-{index}")
@@ -68,6 +72,7 @@ struct Opening {
     images: Vec<Option<(Digest, File)>>,
     disk_dir: PathBuf,
     run_dir: PathBuf,
+    faults: Faults,
 }
 
 impl Opening {
@@ -77,6 +82,7 @@ impl Opening {
             images,
             disk_dir,
             run_dir,
+            faults,
         } = self;
         let spec = &record.spec;
         let mut devices = Devices {
@@ -88,7 +94,7 @@ impl Opening {
         for (disk, image) in spec.disks.iter().zip(images) {
             let backing = match image {
                 Some((_, image)) if disk.read_only => DiskBacking::Image(image),
-                image => own_disk(&disk_dir, disk, image, record.disks_made)?,
+                image => own_disk(&disk_dir, disk, image, record.disks_made, &faults)?,
             };
             devices.disks.push(roost_worker::Disk {
                 name: disk.name.clone(),
@@ -102,9 +108,15 @@ impl Opening {
                 network: network.name.clone(),
                 source,
             };
-            let tap = tap::create(&name, false).map_err(failed)?;
-            let bridge = network.bridge.as_ref().map(|bridge| bridge.as_str());
-            tap::connect(&name, bridge, None).map_err(failed)?;
+            let make = || {
+                let tap = tap::create(&name, false)?;
+                let bridge = network.bridge.as_ref().map(|bridge| bridge.as_str());
+                tap::connect(&name, bridge, None)?;
+                Ok(tap)
+            };
+            let tap = faults
+                .around_blocking(Effect::MakeTap, make)
+                .map_err(failed)?;
             devices.networks.push(roost_worker::Network {
                 tap,
                 mac: *mac,
@@ -113,8 +125,10 @@ impl Opening {
             });
         }
         if let Some(cid) = record.vsock_cid {
-            let (listener, directory) =
-                roost_worker::listen_vsock(&run_dir).map_err(DeviceError::Vsock)?;
+            let listen = || roost_worker::listen_vsock(&run_dir);
+            let (listener, directory) = faults
+                .around_blocking(Effect::MakeVsock, listen)
+                .map_err(DeviceError::Vsock)?;
             devices.vsock = Some(roost_worker::Vsock {
                 cid,
                 listener,
@@ -125,24 +139,31 @@ impl Opening {
     }
 }
 
+/// Where the VM's own part of a disk is, in the directory of its disks.
+pub(crate) fn disk_path(dir: &Path, disk: &Disk, has_image: bool) -> PathBuf {
+    let extension = if has_image { "qcow2" } else { "raw" };
+    dir.join(format!("{}.{extension}", disk.name))
+}
+
 /// The VM's own part of a disk, which is made if it is not there and was not there before.
 fn own_disk(
     dir: &Path,
     disk: &Disk,
     image: Option<(Digest, File)>,
     made: bool,
+    faults: &Faults,
 ) -> Result<DiskBacking, DeviceError> {
     let failed = |source: io::Error| DeviceError::DiskFile {
         disk: disk.name.clone(),
         source,
     };
-    let extension = if image.is_some() { "qcow2" } else { "raw" };
-    let path = dir.join(format!("{}.{extension}", disk.name));
+    let path = disk_path(dir, disk, image.is_some());
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     let file = match open() {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound && !made => {
-            make_disk(&path, disk, image.as_ref())?;
+            let make = || make_disk(&path, disk, image.as_ref());
+            faults.around_blocking(Effect::MakeDisk, make)?;
             open().map_err(failed)?
         }
         // What the guest wrote is gone: a blank disk in its place would hide that.
@@ -229,6 +250,7 @@ mod tests {
     fn a_disk_is_made_once_and_what_is_lost_is_not_replaced() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("disks/vm");
+        let none = Faults::default();
         for (disk, image) in [
             (disk(r#"{"name":"data","size_mib":4}"#), None),
             (
@@ -240,7 +262,7 @@ mod tests {
                 let copied = image.as_ref();
                 copied.map(|(digest, file)| (*digest, file.try_clone().unwrap()))
             };
-            let made = own_disk(&dir, &disk, copy(&image), false).unwrap();
+            let made = own_disk(&dir, &disk, copy(&image), false, &none).unwrap();
             let (file, format) = match made {
                 DiskBacking::Blank(file) => (file, DiskFormat::Raw),
                 DiskBacking::Layer { layer, .. } => (layer, DiskFormat::Qcow2),
@@ -248,11 +270,11 @@ mod tests {
             };
             let size = disk.size_mib.unwrap() << 20;
             assert_eq!(roost_worker::disk_bytes(&file, format).unwrap(), size);
-            own_disk(&dir, &disk, copy(&image), true).unwrap();
+            own_disk(&dir, &disk, copy(&image), true, &none).unwrap();
 
             std::fs::remove_dir_all(&dir).unwrap();
             assert!(matches!(
-                own_disk(&dir, &disk, image, true),
+                own_disk(&dir, &disk, image, true, &none),
                 Err(DeviceError::DiskFile { .. })
             ));
         }

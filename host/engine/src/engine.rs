@@ -1,14 +1,14 @@
 //! The engine as its callers see it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use roost_model::{
-    Control, DesiredState, DeviceReport, EventKind, Grace, Image, Name, Operation, OperationId,
-    OperationState, Tenant, Verb, VmId, VmRecord, VmSpec, VmState,
+    AuditReport, Control, DesiredState, DeviceReport, Effect, EventKind, Grace, Image, Name,
+    Operation, OperationId, OperationState, Origin, Tenant, Verb, VmId, VmRecord, VmSpec, VmState,
 };
 use roost_policy::PolicyHost;
 use roost_store::{BlobWriter, Blobs, Change, CommitError, Conflict, Expect, Store};
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::context::{Context, ReadyCheck, new_uuid};
 use crate::error::{EngineError, StartError};
 use crate::plugins::{Attempts, Settled};
-use crate::{alarm, billing, cleanup, journal, plugins};
+use crate::{alarm, audit, billing, cleanup, journal, plugins};
 
 /// The lifecycle of every VM on this host. Clones share one engine.
 #[derive(Clone)]
@@ -69,14 +69,11 @@ impl Engine {
         });
         let started = vec![Change::AppendEvent(started)];
         context
-            .store
-            .commit(started)
+            .write(Effect::WriteHostStarted, started)
             .await
             .map_err(EngineError::from)?;
 
         let records = context.store.vms().map_err(EngineError::from)?;
-        let known: HashSet<VmId> = records.iter().map(|record| record.id).collect();
-        context.queue_leftovers(&known).await?;
         let mut unfinished: HashMap<VmId, Vec<Operation>> = HashMap::new();
         for operation in context
             .store
@@ -95,6 +92,7 @@ impl Engine {
         let tasks = vec![
             tokio::spawn(cleanup::run(Arc::clone(&context))),
             tokio::spawn(billing::run(Arc::clone(&context))),
+            tokio::spawn(audit::run(Arc::clone(&context))),
             tokio::spawn(plugins::run_quarantines(Arc::clone(&context))),
             tokio::spawn(plugins::run_observers(Arc::clone(&context), last_event)),
             tokio::spawn(finish_checks(Arc::clone(&context))),
@@ -144,6 +142,7 @@ impl Engine {
             incarnation: 0,
             revision: 1,
             worker: None,
+            running_since_ms: None,
             recovery_attempts: 0,
             created_at_ms: now,
             updated_at_ms: now,
@@ -182,7 +181,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let leases = &self.context.leases;
         if let Err(error) = leases.take(record) {
-            self.context.store.commit(admitted.without_effect()).await?;
+            let denied = admitted.without_effect();
+            self.context.write(Effect::WriteDenied, denied).await?;
             return Err(error);
         }
         let written = self.write_created(record, admitted).await;
@@ -199,7 +199,7 @@ impl Engine {
         admitted: Settled<()>,
     ) -> Result<(), EngineError> {
         let context = &self.context;
-        let mut operation = journal::operation(context, record.id, Verb::Create);
+        let mut operation = journal::operation(context, record.id, Verb::Create, Origin::User);
         operation.state = OperationState::Succeeded;
         let ended = EventKind::OperationEnded {
             operation: operation.id,
@@ -234,14 +234,16 @@ impl Engine {
             free
         });
         if !taken {
-            context.store.commit(admitted.without_effect()).await?;
+            let denied = admitted.without_effect();
+            context.write(Effect::WriteDenied, denied).await?;
             return Err(EngineError::NodeFull { limit });
         }
-        if let Err(error) = context.store.commit(changes).await {
+        if let Err(error) = context.write(Effect::WriteCreated, changes).await {
             context.with_actors(|actors| actors.remove(&record.id));
             return Err(match error {
                 CommitError::Conflict(Conflict::NameTaken { tenant, name, by }) => {
-                    context.store.commit(admitted.without_effect()).await?;
+                    let denied = admitted.without_effect();
+                    context.write(Effect::WriteDenied, denied).await?;
                     EngineError::NameTaken { tenant, name, by }
                 }
                 error => error.into(),
@@ -429,6 +431,14 @@ impl Engine {
         tag: Option<String>,
     ) -> Result<Image, EngineError> {
         self.context.add_image(upload, tag).await
+    }
+
+    /// Compares what is written down with what is there; `repair` also has it put right.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    pub async fn audit(&self, repair: bool) -> Result<AuditReport, EngineError> {
+        self.context.audit(repair).await
     }
 
     /// What an operator's probe asks: whether this host can do its work.

@@ -1,7 +1,8 @@
 //! What can go wrong, as callers see it.
 
 use roost_model::{
-    Digest, IllegalVerb, ImageRef, InvalidSpec, MacAddress, Name, OperationId, Tenant, VmId,
+    ActionId, CleanupId, Digest, IllegalVerb, ImageRef, IncidentId, InvalidSpec, MacAddress, Name,
+    OperationId, Tenant, VmId,
 };
 use roost_policy::{LoadError, SettingsError};
 use roost_store::{BlobError, CommitError, ReadError};
@@ -17,6 +18,26 @@ pub enum EngineError {
     /// No such operation.
     #[error("there is no operation {0}")]
     OperationNotFound(OperationId),
+    /// No such action-required record, or it is resolved.
+    #[error("there is no action-required record {0}, or it is resolved")]
+    ActionNotFound(ActionId),
+    /// No such cleanup task, or it is done.
+    #[error("there is no cleanup task {0}, or it is done")]
+    CleanupNotFound(CleanupId),
+    /// No such incident.
+    #[error("there is no incident {0}")]
+    IncidentNotFound(IncidentId),
+    /// What a person must do is not about a cleanup.
+    #[error("{0} is not about a cleanup, so there is nothing to retry; resolve it with a note")]
+    NotACleanup(ActionId),
+    /// A note that says nothing, or too much.
+    #[error("the note has {bytes} bytes; expected 1 to {limit}, and more than spaces")]
+    Note {
+        /// Its length.
+        bytes: usize,
+        /// The most.
+        limit: usize,
+    },
     /// The spec does not hold.
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
@@ -218,6 +239,11 @@ impl EngineError {
         match self {
             Self::VmNotFound(_) => "vm-not-found",
             Self::OperationNotFound(_) => "operation-not-found",
+            Self::ActionNotFound(_) => "action-not-found",
+            Self::CleanupNotFound(_) => "cleanup-not-found",
+            Self::IncidentNotFound(_) => "incident-not-found",
+            Self::NotACleanup(_) => "not-a-cleanup",
+            Self::Note { .. } => "invalid-note",
             Self::Spec(_) => "invalid-spec",
             Self::ImageNotFound(_) => "image-not-found",
             Self::Kernel { .. } => "invalid-kernel",

@@ -1,8 +1,8 @@
 //! From the model to what policies are told, and back.
 
 use roost_model::{
-    CleanupTask, Incident, IncidentKind, RecoveryAction, Resource, UsageWindow, VmId, VmRecord,
-    VmSpec, WindowKey,
+    CleanupTask, Incident, IncidentKind, RecoveryAction, UsageWindow, VmId, VmRecord, VmSpec,
+    WindowKey,
 };
 use roost_policy::{
     AdmissionFacts, AdmissionRequest, BillingFacts, CleanupDecision, CleanupFacts, PastIncident,
@@ -147,9 +147,18 @@ fn describe(kind: &IncidentKind) -> (&'static str, String) {
     match kind {
         IncidentKind::WorkerExit { status } => ("worker-exit", format!("the worker: {status}")),
         IncidentKind::GuestFailure { exit } => ("guest-failure", exit.to_string()),
+        IncidentKind::StartFailed { error } => ("start-failed", error.clone()),
+        IncidentKind::WorkerHung { unanswered } => (
+            "worker-hung",
+            format!("the worker did not answer {unanswered} times in a row"),
+        ),
+        IncidentKind::BootStalled { deadline_ms } => (
+            "boot-stalled",
+            format!("the guest printed nothing within {deadline_ms} ms"),
+        ),
         IncidentKind::WorkerMissing => (
             "worker-missing",
-            "the worker was gone when the host started".to_owned(),
+            "the worker was gone, and nothing told of its end".to_owned(),
         ),
     }
 }
@@ -187,11 +196,7 @@ pub(crate) fn cleanup(
     let facts = CleanupFacts {
         context: context(host),
         vm_id: task.vm.to_string(),
-        resource: match task.resource {
-            Resource::Worker { .. } => "worker".to_owned(),
-            Resource::RunDirectory => "run-directory".to_owned(),
-            Resource::Disks => "disks".to_owned(),
-        },
+        resource: task.resource.name().to_owned(),
         attempts: task.attempts,
         since_ms: task.created_at_ms,
         error: task.last_error.clone().unwrap_or_default(),

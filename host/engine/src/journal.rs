@@ -1,8 +1,8 @@
 //! Writing a VM's record and its operation's steps in one commit.
 
 use roost_model::{
-    EventKind, OpenWindow, Operation, OperationId, OperationState, Step, StepRecord, StepState,
-    Verb, VmState,
+    Effect, EventKind, OpenWindow, Operation, OperationId, OperationState, Origin, Step,
+    StepRecord, StepState, Verb, VmState,
 };
 use roost_store::{Change, CommitError, Expect};
 
@@ -80,7 +80,7 @@ impl Actor {
     }
 
     /// Commits; afterwards the actor's record is what the store holds.
-    pub(crate) async fn commit(&mut self, draft: Draft) -> Result<(), CommitError> {
+    pub(crate) async fn commit(&mut self, effect: Effect, draft: Draft) -> Result<(), CommitError> {
         let Draft {
             mut record,
             mut changes,
@@ -97,7 +97,7 @@ impl Actor {
                 expect,
             },
         );
-        self.context.store.commit(changes).await?;
+        self.context.write(effect, changes).await?;
         self.record = record;
         self.window = window;
         if closed_window {
@@ -108,12 +108,18 @@ impl Actor {
 }
 
 /// A new operation on the VM of `actor`.
-pub(crate) fn operation(context: &Context, vm: roost_model::VmId, verb: Verb) -> Operation {
+pub(crate) fn operation(
+    context: &Context,
+    vm: roost_model::VmId,
+    verb: Verb,
+    origin: Origin,
+) -> Operation {
     let now = context.now_ms();
     Operation {
         id: OperationId::from_uuid(new_uuid()),
         vm,
         verb,
+        origin,
         grace: None,
         state: OperationState::Running,
         steps: Vec::new(),

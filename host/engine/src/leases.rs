@@ -143,6 +143,7 @@ mod tests {
             incarnation: 0,
             revision: 1,
             worker: None,
+            running_since_ms: None,
             recovery_attempts: 0,
             created_at_ms: 0,
             updated_at_ms: 0,

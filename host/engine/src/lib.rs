@@ -26,9 +26,11 @@
 //! policies, with native ones behind them.
 #![forbid(unsafe_code)]
 
+mod actions;
 mod actor;
 mod admission;
 mod alarm;
+mod audit;
 mod billing;
 mod boot;
 mod cleanup;
@@ -39,11 +41,13 @@ mod devices;
 mod engine;
 mod error;
 mod facts;
+mod faults;
 mod images;
 mod journal;
 mod leases;
 mod logs;
 mod metrics;
+mod node;
 mod plugins;
 mod recovery;
 mod startup;
@@ -54,6 +58,7 @@ pub use config::Config;
 pub use context::ReadyCheck;
 pub use engine::Engine;
 pub use error::{DeviceError, EngineError, StartError};
+pub use faults::{Faults, FaultsError};
 pub use plugins::{
     Candidate, KvReport, PluginLogLine, PluginReport, Push, Replay, ReplayItem, ReplayReport,
     ReplayedComponent, StoreServices,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use roost_model::VmId;
+use roost_model::{Effect, VmId};
 use roost_worker::{SerialChunk, VmHandle};
 
 use crate::context::Context;
@@ -22,7 +22,15 @@ impl Context {
 
     /// Keeps what the worker's ring holds. A log that can't be kept does not hold up a stop.
     pub(crate) async fn keep_log(&self, vm: VmId, handle: &dyn VmHandle) {
-        let result = match handle.serial_read(0, KEPT_BYTES).await {
+        let keeping = self.try_keep_log(vm, handle);
+        let result = self.config.faults.around(Effect::KeepLog, keeping).await;
+        if let Err(error) = result {
+            tracing::warn!(%vm, %error, "the serial output could not be kept");
+        }
+    }
+
+    async fn try_keep_log(&self, vm: VmId, handle: &dyn VmHandle) -> Result<(), String> {
+        match handle.serial_read(0, KEPT_BYTES).await {
             Ok(chunk) => {
                 let mut file = chunk.offset.to_le_bytes().to_vec();
                 file.extend_from_slice(&chunk.bytes);
@@ -34,15 +42,14 @@ impl Context {
                 .map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = result {
-            tracing::warn!(%vm, %error, "the serial output could not be kept");
         }
     }
 
     /// Forgets the output of the incarnation before.
     pub(crate) async fn forget_log(&self, vm: VmId) {
-        if let Err(error) = tokio::fs::remove_file(self.log_path(vm)).await
+        let removing = tokio::fs::remove_file(self.log_path(vm));
+        let faults = &self.config.faults;
+        if let Err(error) = faults.around(Effect::ForgetLog, removing).await
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%vm, %error, "old serial output could not be removed");

@@ -9,7 +9,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use roost_model::{DecidedBy, Hook};
+use roost_model::{AuditReport, DecidedBy, DivergenceKind, Hook};
 use roost_policy::{CallOutcome, CallRecord, FailureKind};
 
 use crate::context::Context;
@@ -74,6 +74,14 @@ metrics! {
         "Plugins in quarantine.";
     active: IntGauge = "roost_policy_active_plugins"
         "Plugin revisions that are asked, those in the shadow included.";
+    diverged: IntCounterVec = "roost_divergences_total" ["kind"]
+        "Findings of audits, by kind; what one finds again counts again.";
+    divergences: IntGauge = "roost_divergences"
+        "Findings of the last audit.";
+    audit_busy: IntGauge = "roost_audit_busy_vms"
+        "VMs that the last audit did not look at, because something was under way with them.";
+    audit_us: IntGauge = "roost_audit_microseconds"
+        "Time that the last audit took.";
     kv_bytes: IntGaugeVec = "roost_policy_kv_bytes" ["plugin"]
         "Keys and values that a plugin keeps.";
     replays: IntCounter = "roost_policy_replays_total"
@@ -125,6 +133,23 @@ impl Metrics {
             let latency = self.latency.with_label_values(&[plugin, hook]);
             latency.observe(elapsed);
         }
+    }
+
+    /// Shows every kind of divergence from the start: an alert needs the zero, too.
+    pub(crate) fn show_divergences(&self) {
+        for kind in DivergenceKind::NAMES {
+            self.diverged.with_label_values(&[kind]);
+        }
+    }
+
+    pub(crate) fn audited(&self, report: &AuditReport) {
+        for found in &report.divergences {
+            let kind = self.diverged.with_label_values(&[found.kind.name()]);
+            kind.inc();
+        }
+        self.divergences.set(gauge(report.divergences.len() as u64));
+        self.audit_busy.set(gauge(report.busy));
+        self.audit_us.set(gauge(report.elapsed_us));
     }
 
     pub(crate) fn observers_missed(&self, events: u64) {

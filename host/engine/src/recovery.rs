@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use roost_model::{
-    DesiredState, EventKind, Failure, FailureKind, GuestExit, Incident, IncidentId, IncidentKind,
-    OnReset, RecoveryAction, Verb, VmState, WindowClose,
+    DesiredState, Effect, EventKind, Failure, FailureKind, GuestExit, Incident, IncidentId,
+    IncidentKind, OnReset, Origin, RecoveryAction, Verb, VmState, WindowClose,
 };
 use roost_policy::RecoveryDecision;
 use roost_store::{Change, CommitError};
@@ -61,7 +61,7 @@ impl Actor {
             draft.state(&context, VmState::Failed { failure });
             Some(draft.incident(&context, IncidentKind::GuestFailure { exit }))
         };
-        self.commit(draft).await?;
+        self.commit(Effect::WriteGuestExit, draft).await?;
         if let Some(handle) = self.handle.clone()
             && let Err(error) = handle.acknowledge(sequence).await
         {
@@ -73,6 +73,23 @@ impl Actor {
             Some(incident) => self.recover(incident).await,
             None => Ok(()),
         }
+    }
+
+    /// The worker did not answer. After several times in a row it is killed: what can't be spoken
+    /// to can't be stopped either, nor billed.
+    pub(crate) async fn left_unanswered(&mut self) -> Result<(), CommitError> {
+        self.unanswered = self.unanswered.saturating_add(1);
+        let unanswered = self.unanswered;
+        tracing::warn!(vm = %self.record.id, unanswered, "the worker does not answer");
+        if unanswered < self.context.config.unanswered_limit {
+            return Ok(());
+        }
+        self.unanswered = 0;
+        self.detach();
+        self.kill_worker().await?;
+        let detail = format!("the worker did not answer {unanswered} times in a row");
+        self.on_worker_lost(IncidentKind::WorkerHung { unanswered }, detail)
+            .await
     }
 
     /// The worker is gone, whatever it was doing.
@@ -91,7 +108,8 @@ impl Actor {
         };
         draft.state(&context, VmState::Failed { failure });
         let incident = draft.incident(&context, kind);
-        self.commit(draft).await?;
+        self.forget_sockets();
+        self.commit(Effect::WriteWorkerLost, draft).await?;
         self.recover(incident).await
     }
 
@@ -111,7 +129,7 @@ impl Actor {
             let about = About::vm(&self.record);
             let decided = context.decide_recovery(facts, about, &attempts).await;
             let (draft, action) = self.decided(&context, &mut incident, decided);
-            match self.commit(draft).await {
+            match self.commit(Effect::WriteRecovery, draft).await {
                 Ok(()) => break action,
                 Err(error) if attempts.again(&context, &error).await => {}
                 Err(error) => return Err(error),
@@ -127,7 +145,8 @@ impl Actor {
                 Ok(())
             }
             RecoveryAction::Destroy => {
-                let mut operation = journal::operation(&context, self.record.id, Verb::Delete);
+                let mut operation =
+                    journal::operation(&context, self.record.id, Verb::Delete, Origin::Recovery);
                 let result = self.delete(&mut operation).await;
                 self.announce_end();
                 result
@@ -186,7 +205,15 @@ impl Actor {
 }
 
 impl Draft {
-    fn incident(&mut self, context: &Context, kind: IncidentKind) -> Incident {
+    pub(crate) fn incident(&mut self, context: &Context, kind: IncidentKind) -> Incident {
+        let settled_ms = context.config.settled_after.as_millis();
+        let ran_ms = self
+            .record
+            .running_since_ms
+            .map_or(0, |since| context.now_ms().saturating_sub(since));
+        if u128::from(ran_ms) >= settled_ms {
+            self.record.recovery_attempts = 0;
+        }
         let incident = Incident {
             id: IncidentId::from_uuid(new_uuid()),
             vm: self.record.id,

@@ -4,20 +4,15 @@
 //! nonce; then finish the operation that was under way, from the step that was only intended;
 //! then carry on with incidents whose decision is not carried out yet.
 
-use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use roost_model::{
-    CleanupId, CleanupTask, IncidentKind, Operation, RecoveryAction, Resource, Step, Verb, VmId,
-    VmState, WindowClose,
+    Effect, IncidentKind, Operation, Origin, RecoveryAction, Step, Verb, VmState, WindowClose,
 };
-use roost_store::{Change, CommitError};
-use roost_worker::{AdoptError, Adoption};
+use roost_store::CommitError;
+use roost_worker::{AdoptError, Adoption, Backend as _};
 
 use crate::actor::{Actor, PendingRestart};
-use crate::context::{Context, new_uuid};
-use crate::error::EngineError;
 use crate::journal;
 
 impl Actor {
@@ -77,7 +72,7 @@ impl Actor {
             // A guest's own end was being carried out.
             (VmState::Stopping, _) => self.finish_exit(Some(VmState::Stopped)).await,
             (state, false) if state.has_worker() => {
-                let detail = "the worker was gone when the host started".to_owned();
+                let detail = "the worker was gone, and nothing told of its end".to_owned();
                 self.on_worker_lost(IncidentKind::WorkerMissing, detail)
                     .await
             }
@@ -94,7 +89,11 @@ impl Actor {
             (Verb::Delete, ..) => self.delete(operation).await,
             (Verb::Shutdown, ..) => self.shutdown(operation).await,
             (Verb::Reboot, None | Some(Step::StopWorker), _) => self.reboot(operation).await,
-            (Verb::Boot, None, _) => self.boot(operation, self.record.recovery_attempts).await,
+            (Verb::Boot, None, _) => {
+                let restarts = u32::from(operation.origin == Origin::Recovery);
+                let attempts = self.record.recovery_attempts.saturating_add(restarts);
+                self.boot(operation, attempts).await
+            }
             (Verb::Pause, None, _) => self.pause(operation).await,
             (Verb::Resume, None, _) => self.resume(operation).await,
             (_, Some(Step::StartWorker), true) => self.worker_started(operation).await,
@@ -102,13 +101,13 @@ impl Actor {
             (_, Some(Step::RunVcpus), true) => self.run_vcpus(operation).await,
             (_, Some(Step::PauseVcpus), true) => self.pause_vcpus(operation).await,
             (_, Some(_), _) => {
-                let error = "the worker was gone when the host started".to_owned();
+                let error = "the worker was gone, and nothing told of its end".to_owned();
                 let context = Arc::clone(&self.context);
                 let mut draft = self.draft();
                 journal::outcome(&context, operation, roost_model::StepState::Failed);
                 draft.end(&context, operation, Some(error.clone()));
                 draft.close_window(&context, WindowClose::Crash, None, false);
-                self.commit(draft).await?;
+                self.commit(Effect::WriteInterrupted, draft).await?;
                 self.on_worker_lost(IncidentKind::WorkerMissing, error)
                     .await
             }
@@ -143,51 +142,4 @@ impl Actor {
             Some(_) => Ok(()),
         }
     }
-}
-
-impl Context {
-    /// Queues the removal of run directories and disks that belong to no record.
-    pub(crate) async fn queue_leftovers(&self, known: &HashSet<VmId>) -> Result<(), EngineError> {
-        let queued: HashSet<(VmId, Resource)> = self
-            .store
-            .cleanup_tasks()?
-            .into_iter()
-            .map(|task| (task.vm, task.resource))
-            .collect();
-        let now = self.now_ms();
-        let changes: Vec<Change> = [
-            (&self.config.run_dir, Resource::RunDirectory),
-            (&self.config.disk_dir, Resource::Disks),
-        ]
-        .into_iter()
-        .flat_map(|(dir, resource)| {
-            let vms = vms_in(dir).into_iter();
-            vms.map(move |vm| (vm, resource.clone()))
-        })
-        .filter(|leftover| !known.contains(&leftover.0) && !queued.contains(leftover))
-        .map(|(vm, resource)| {
-            Change::PutCleanup(CleanupTask {
-                id: CleanupId::from_uuid(new_uuid()),
-                vm,
-                resource,
-                attempts: 0,
-                due_at_ms: now,
-                created_at_ms: now,
-                last_error: None,
-            })
-        })
-        .collect();
-        if !changes.is_empty() {
-            self.store.commit(changes).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The VMs that have an entry in `dir`; none if it is not there.
-fn vms_in(dir: &Path) -> Vec<VmId> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten();
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
 }

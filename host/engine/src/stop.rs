@@ -4,15 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use roost_model::{
-    CleanupId, CleanupTask, Control, DesiredState, EventKind, Grace, Operation, Resource, Step,
-    StepState, Verb, VmState, WindowClose,
+    CleanupTask, Control, DesiredState, Effect, EventKind, Grace, Operation, Origin, Resource,
+    Step, StepState, Verb, VmState, WindowClose,
 };
 use roost_store::{Change, CommitError};
-use roost_worker::{GuestState, HandleEvent, WorkerIdentity};
+use roost_worker::{Backend as _, GuestState, HandleEvent, WorkerIdentity};
 use tokio::time::timeout;
 
 use crate::actor::Actor;
-use crate::context::new_uuid;
 use crate::journal::{intend, operation, outcome};
 
 /// Most time that a guest is given to end by itself: requests to its VM wait meanwhile.
@@ -30,7 +29,7 @@ impl Actor {
         draft.record.worker = None;
         draft.state(&context, VmState::Stopped);
         draft.end(&context, operation, None);
-        self.commit(draft).await
+        self.commit(Effect::WriteStopped, draft).await
     }
 
     pub(crate) async fn reboot(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
@@ -54,7 +53,8 @@ impl Actor {
         intend(&context, operation, Step::RemoveRunDirectory);
         draft.record.worker = None;
         draft.operation(operation);
-        self.commit(draft).await?;
+        self.commit(Effect::WriteRemovingRunDirectory, draft)
+            .await?;
 
         let removed = context.remove_run_dir(self.record.id).await;
         let disks_removed = if self.record.spec.disks.is_empty() {
@@ -64,7 +64,7 @@ impl Actor {
             intend(&context, operation, Step::RemoveDisks);
             let mut draft = self.draft();
             draft.operation(operation);
-            self.commit(draft).await?;
+            self.commit(Effect::WriteRemovingDisks, draft).await?;
             context.remove_disks(self.record.id).await
         };
         // The bill is written while there is still a record to say whose it is.
@@ -89,7 +89,7 @@ impl Actor {
             id,
             revision: self.record.revision,
         });
-        context.store.commit(draft.changes).await?;
+        context.write(Effect::WriteDeleted, draft.changes).await?;
         context.cleanup_due.notify_one();
         // Whoever hears of the end must find nothing, so before it is announced.
         context.leases.free(&self.record);
@@ -111,7 +111,7 @@ impl Actor {
         draft.state(&context, through);
         intend(&context, operation, Step::StopWorker);
         draft.operation(operation);
-        self.commit(draft).await
+        self.commit(Effect::WriteStopping, draft).await
     }
 
     /// Presses the button that tells the guest to end by itself, and waits as long as it may take.
@@ -138,7 +138,7 @@ impl Actor {
         };
         let mut draft = self.draft();
         draft.event(&self.context, EventKind::GuestExited { exit });
-        self.commit(draft).await?;
+        self.commit(Effect::WriteGraceExit, draft).await?;
         if let Err(error) = handle.acknowledge(sequence).await {
             tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
         }
@@ -162,7 +162,7 @@ impl Actor {
         if self.window.is_some() {
             let mut draft = self.draft();
             draft.close_window(&context, close, counters, false);
-            self.commit(draft).await?;
+            self.commit(Effect::WriteLastWindow, draft).await?;
         }
         if let Some(handle) = self.handle.clone()
             && let Err(error) = handle.quit().await
@@ -177,6 +177,7 @@ impl Actor {
     pub(crate) async fn kill_worker(&mut self) -> Result<(), CommitError> {
         let worker = self.record.worker.as_ref();
         let Some((pid, start_ticks)) = worker.and_then(|w| Some((w.pid?, w.start_ticks?))) else {
+            self.forget_sockets();
             return Ok(());
         };
         let Err(error) = self
@@ -185,12 +186,13 @@ impl Actor {
             .kill(WorkerIdentity { pid, start_ticks })
             .await
         else {
+            self.forget_sockets();
             return Ok(());
         };
         let task = self.task(Resource::Worker { pid, start_ticks }, error.to_string());
+        let changes = vec![Change::PutCleanup(task)];
         self.context
-            .store
-            .commit(vec![Change::PutCleanup(task)])
+            .write(Effect::WriteWorkerCleanup, changes)
             .await?;
         self.context.cleanup_due.notify_one();
         Ok(())
@@ -199,15 +201,10 @@ impl Actor {
     /// A cleanup task whose first attempt has just failed with `error`. It is due at once: the
     /// cleanup task asks the policy after its own first attempt.
     fn task(&self, resource: Resource, error: String) -> CleanupTask {
-        let now = self.context.now_ms();
         CleanupTask {
-            id: CleanupId::from_uuid(new_uuid()),
-            vm: self.record.id,
-            resource,
             attempts: 1,
-            due_at_ms: now,
-            created_at_ms: now,
             last_error: Some(error),
+            ..self.context.new_task(self.record.id, resource)
         }
     }
 
@@ -217,7 +214,8 @@ impl Actor {
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
         let boots = to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
-        let mut operation = boots.then(|| operation(&context, self.record.id, Verb::Boot));
+        let mut operation =
+            boots.then(|| operation(&context, self.record.id, Verb::Boot, Origin::Guest));
         let mut draft = self.draft();
         draft.record.worker = None;
         if let Some(state) = to {
@@ -226,7 +224,7 @@ impl Actor {
         if let Some(operation) = &operation {
             draft.operation(operation);
         }
-        self.commit(draft).await?;
+        self.commit(Effect::WriteExitFinished, draft).await?;
         let Some(operation) = &mut operation else {
             return Ok(());
         };
@@ -251,14 +249,16 @@ impl Actor {
             draft.event(&context, EventKind::WorkerAdopted { pid: identity.pid });
         }
         draft.close_window(&context, WindowClose::Adoption, counters, true);
-        self.commit(draft).await
+        self.commit(Effect::WriteAdopted, draft).await
     }
 }
 
 impl crate::context::Context {
     /// Removes what a VM has in the file system. Nothing there: fine.
     pub(crate) async fn remove_run_dir(&self, vm: roost_model::VmId) -> io::Result<()> {
-        match tokio::fs::remove_dir_all(self.run_dir(vm)).await {
+        let removing = tokio::fs::remove_dir_all(self.run_dir(vm));
+        let faults = &self.config.faults;
+        match faults.around(Effect::RemoveRunDirectory, removing).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }

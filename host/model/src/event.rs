@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActionId, Charge, CleanupId, DecidedBy, GuestExit, Hook, IncidentId, IncidentKind, OperationId,
-    RecoveryAction, Tenant, UsageWindow, Verb, VmId,
+    ActionId, Charge, CleanupId, DecidedBy, DivergenceKind, GuestExit, Hook, IncidentId,
+    IncidentKind, OperationId, RecoveryAction, Repair, Resolution, Tenant, UsageWindow, Verb, VmId,
 };
 
 /// An event as the log holds it.
@@ -117,6 +117,23 @@ pub enum EventKind {
         action: ActionId,
         /// What to do.
         what: String,
+    },
+    /// What a person had to do is done.
+    ActionResolved {
+        /// Which.
+        action: ActionId,
+        /// How.
+        #[serde(flatten)]
+        resolution: Resolution,
+    },
+    /// An audit found that records and the node do not agree.
+    Diverged {
+        /// What does not agree.
+        #[serde(flatten)]
+        found: DivergenceKind,
+        /// What is done about it.
+        #[serde(flatten)]
+        repair: Repair,
     },
     /// A usage window was closed.
     WindowClosed {

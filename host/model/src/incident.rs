@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionId, CleanupId, GuestExit, IncidentId, VmId};
+use crate::{ActionId, CleanupId, DivergenceKind, GuestExit, IncidentId, VmId};
 
 /// Something that happened to a VM and that nobody asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,23 @@ pub enum IncidentKind {
         #[serde(flatten)]
         exit: GuestExit,
     },
-    /// A host started and found a record whose worker is not there.
+    /// A boot that no user asked for has failed.
+    StartFailed {
+        /// Why.
+        error: String,
+    },
+    /// A worker did not answer for so long that it was killed.
+    WorkerHung {
+        /// Requests in a row that it did not answer.
+        unanswered: u32,
+    },
+    /// A guest printed nothing in the time that its spec gives it.
+    BootStalled {
+        /// How long it was given, ms.
+        deadline_ms: u64,
+    },
+    /// A worker is not there, and nothing has told of its end: a host found it so when it
+    /// started, or an audit.
     WorkerMissing,
 }
 
@@ -81,6 +97,18 @@ pub enum Resource {
     Disks,
 }
 
+impl Resource {
+    /// Its name, as it stands in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Worker { .. } => "worker",
+            Self::RunDirectory => "run-directory",
+            Self::Disks => "disks",
+        }
+    }
+}
+
 /// A durable promise that a resource goes away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CleanupTask {
@@ -102,15 +130,41 @@ pub struct CleanupTask {
     pub last_error: Option<String>,
 }
 
-/// What a person must do, because the cleanup policy gave up.
+/// What a person must do: a cleanup that the policy gave up, or a divergence that the host can't
+/// repair by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionRequired {
     /// The record.
     pub id: ActionId,
+    /// The VM, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmId>,
     /// The task that was given up.
-    pub task: CleanupTask,
-    /// What to do, in the policy's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<CleanupTask>,
+    /// The divergence that was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<DivergenceKind>,
+    /// What to do, in the policy's words or the host's.
     pub what: String,
     /// ms since the Unix epoch.
     pub at_ms: u64,
+}
+
+/// How an action-required record ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "resolution", rename_all = "kebab-case")]
+pub enum Resolution {
+    /// A person says that it is done, or that nothing is to be done.
+    Resolved {
+        /// In that person's words.
+        note: String,
+    },
+    /// The task is in the cleanup queue again.
+    Retried {
+        /// The task.
+        task: CleanupId,
+    },
+    /// An audit no longer finds what it was about.
+    Vanished,
 }

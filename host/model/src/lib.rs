@@ -15,7 +15,9 @@ mod counters;
 mod decision;
 mod device_report;
 mod devices;
+mod divergence;
 mod event;
+mod fault;
 mod grant;
 mod hook;
 mod id;
@@ -37,13 +39,17 @@ pub use devices::{
     Balloon, CpuTemplate, Disk, InterfaceName, MacAddress, MemoryBacking, NetworkInterface,
     OnReset, RateLimit, RateLimits,
 };
+pub use divergence::{AuditReport, Divergence, DivergenceKind, Repair};
 pub use event::{Event, EventKind, NewEvent};
+pub use fault::{Effect, Fault, FaultPoint, InvalidFault, Moment, Victim};
 pub use grant::{Grant, UnknownGrant};
 pub use hook::{Hook, UnknownHook};
 pub use id::{ActionId, CleanupId, IncidentId, InvalidId, OperationId, VmId};
 pub use image::{Digest, Image, ImageRef, InvalidImageRef};
-pub use incident::{ActionRequired, CleanupTask, Incident, IncidentKind, RecoveryAction, Resource};
-pub use operation::{Operation, OperationState, Step, StepRecord, StepState};
+pub use incident::{
+    ActionRequired, CleanupTask, Incident, IncidentKind, RecoveryAction, Resolution, Resource,
+};
+pub use operation::{Operation, OperationState, Origin, Step, StepRecord, StepState};
 pub use plugin::{DecidedBy, Plugin, PluginRevision, Quarantine, RevisionState};
 pub use spec::{InvalidSpec, Name, Tenant, VmSpec, limits};
 pub use state::{DesiredState, Failure, FailureKind, GuestExit, PanicKind, Verb, VmState};

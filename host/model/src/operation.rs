@@ -13,6 +13,9 @@ pub struct Operation {
     pub vm: VmId,
     /// What is being done.
     pub verb: Verb,
+    /// Who wants it.
+    #[serde(default, skip_serializing_if = "Origin::is_user")]
+    pub origin: Origin,
     /// How the guest is given time to end by itself, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Grace>,
@@ -32,6 +35,27 @@ impl Operation {
     #[must_use]
     pub const fn is_done(&self) -> bool {
         !matches!(self.state, OperationState::Running)
+    }
+}
+
+/// Who wants an operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A user: if it fails, the user is told, and it is not tried again.
+    #[default]
+    User,
+    /// A recovery policy: if it fails, that is an incident.
+    Recovery,
+    /// The guest, which reset itself and is booted again: if it fails, that is an incident.
+    Guest,
+}
+
+impl Origin {
+    /// Whether a user wants it.
+    #[must_use]
+    pub const fn is_user(&self) -> bool {
+        matches!(self, Self::User)
     }
 }
 

@@ -41,7 +41,11 @@ pub struct VmRecord {
     /// The process around the guest, while there is one or may be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerRecord>,
-    /// Restarts by the recovery policy since a user's last boot.
+    /// When the vCPUs of the incarnation first ran, ms since the Unix epoch; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_since_ms: Option<u64>,
+    /// Restarts by the recovery policy since a user's last boot, or since an incarnation ran for
+    /// long enough that the trouble before it counts as over.
     #[serde(default)]
     pub recovery_attempts: u32,
     /// ms since the Unix epoch.

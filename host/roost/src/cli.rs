@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::client::Client;
-use crate::{observe, plugin, serve, store, vm};
+use crate::{observe, plugin, repair, serve, store, vm};
 
 /// A hypervisor host whose lifecycle decisions are WebAssembly components.
 #[derive(Parser)]
@@ -76,11 +76,16 @@ enum Command {
     Operations(observe::Of),
     /// Show what happened that nobody asked for.
     Incidents(observe::Of),
-    /// Show what a person must do.
-    ActionsRequired,
     /// Back up, restore, check and compact what a host has written down.
     #[command(subcommand)]
     Store(store::Store),
+    /// Show what a person must do, and say that it is done.
+    #[command(subcommand)]
+    Actions(repair::Actions),
+    /// Show what is yet to go away, and have it tried again.
+    #[command(subcommand)]
+    Cleanup(repair::Cleanup),
+    Audit(repair::Audit),
     /// Print a completion script.
     #[command(after_help = "Example:\n  roost completions bash > /etc/bash_completion.d/roost")]
     Completions {
@@ -115,8 +120,10 @@ impl Cli {
                 Command::Usage(of) => observe::usage(&client, of).await,
                 Command::Operations(of) => observe::operations(&client, of).await,
                 Command::Incidents(of) => observe::incidents(&client, of).await,
-                Command::ActionsRequired => observe::actions_required(&client).await,
                 Command::Store(command) => command.run(&client).await,
+                Command::Actions(actions) => actions.run(&client).await,
+                Command::Cleanup(cleanup) => cleanup.run(&client).await,
+                Command::Audit(audit) => audit.run(&client).await,
                 Command::Serve(_) | Command::Completions { .. } => Ok(()),
             }
         });

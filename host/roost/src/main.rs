@@ -9,6 +9,7 @@ mod create;
 mod observe;
 mod output;
 mod plugin;
+mod repair;
 mod serve;
 mod store;
 mod vm;

@@ -202,20 +202,3 @@ pub(crate) async fn incidents(client: &Client, of: Of) -> Result<()> {
         ]
     })
 }
-
-pub(crate) async fn actions_required(client: &Client) -> Result<()> {
-    let actions = client.get("/v1/actions-required", Query::default()).await?;
-    output::list(
-        client.output,
-        &actions,
-        &["ID", "VM", "TIME", "WHAT"],
-        |action| {
-            vec![
-                text(action, "/id"),
-                text(action, "/task/vm"),
-                time(action, "/at_ms"),
-                text(action, "/what"),
-            ]
-        },
-    )
-}

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use roost_engine::{
-    Blobs, ChildCompiler, Compiler, Config, Engine, PolicyHost, PolicyRuntime, RuntimeConfig,
-    Store, StoreServices,
+    Blobs, ChildCompiler, Compiler, Config, Engine, Faults, PolicyHost, PolicyRuntime,
+    RuntimeConfig, Store, StoreServices,
 };
 use roost_worker::WorkerBackend;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +40,12 @@ pub(crate) struct Serve {
     /// How often counters are read and made durable, ms: what a crash of a worker can cost.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(10..))]
     counter_interval: u64,
+    /// How often records are compared with what is there, seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    audit_interval: u64,
+    /// Die at a point of the lifecycle: for tests of this program.
+    #[arg(long, env = "ROOST_FAULT", value_name = "FAULT", hide = true)]
+    fault: Option<String>,
     /// How to log.
     #[arg(long, value_enum, default_value_t = Log::Human)]
     log: Log,
@@ -87,11 +93,16 @@ impl Serve {
             [crate::COMPILE.into()],
             self.limits.compiling(),
         );
-        let backend = Arc::new(WorkerBackend::new(executable, kvm));
+        let faults = self.fault.as_deref().map(Faults::arm).transpose()?;
+        let faults = faults.unwrap_or_default();
+        let backend = WorkerBackend::new(executable, kvm).probed(Arc::new(faults.clone()));
+        let backend = Arc::new(backend);
         let config = Config {
             usage_window: Duration::from_secs(self.usage_window),
             counter_interval: Duration::from_millis(self.counter_interval),
+            audit_interval: Some(Duration::from_secs(self.audit_interval)),
             max_vms: self.max_vms,
+            faults,
             ..self.limits.config(self.data.join("run"))
         };
         let services = StoreServices::new(store.clone(), config.kv_quota);

@@ -1,6 +1,7 @@
 //! What the engine sees: a backend that makes handles, and the handle of one VM.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -78,6 +79,20 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The process could not be looked at or killed, or did not end within 10 s.
     async fn kill(&self, worker: WorkerIdentity) -> Result<bool, KillError>;
+
+    /// Whether a worker process runs.
+    ///
+    /// # Errors
+    /// `/proc` could not be read.
+    fn is_running(&self, worker: WorkerIdentity) -> io::Result<bool>;
+
+    /// Every worker process that belongs to a run directory below `run_dirs`, an absolute path
+    /// without symbolic links: whoever started it, and whether or not anyone knows of it. It reads
+    /// all of `/proc`: call it where that may block.
+    ///
+    /// # Errors
+    /// `/proc` could not be read.
+    fn workers(&self, run_dirs: &Path) -> io::Result<Vec<(VmId, WorkerIdentity)>>;
 }
 
 /// What a guest is doing, as last known.

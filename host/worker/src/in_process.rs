@@ -2,12 +2,14 @@
 //! breaks here: for tests, and for embedding where guests are trusted.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_model::{Control, Counters, DeviceReport, GuestExit};
+use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
 use roost_vmm::{SerialChunk, Vm, VmConfig};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -96,6 +98,16 @@ impl Backend for InProcessBackend {
     /// There are no worker processes.
     async fn kill(&self, _worker: WorkerIdentity) -> Result<bool, KillError> {
         Ok(false)
+    }
+
+    /// There are no worker processes.
+    fn is_running(&self, _worker: WorkerIdentity) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// There are no worker processes.
+    fn workers(&self, _run_dirs: &Path) -> io::Result<Vec<(VmId, WorkerIdentity)>> {
+        Ok(Vec::new())
     }
 }
 

@@ -41,6 +41,7 @@ pub mod fuzz;
 mod guest;
 mod in_process;
 mod limits;
+mod probe;
 mod process;
 mod protocol;
 mod readiness;
@@ -53,10 +54,11 @@ pub use child::{WorkerError, run_worker};
 pub use devices::{Devices, Disk, DiskBacking, Machine, Network, VSOCK_SOCKET, Vsock};
 pub use error::{AdoptError, ControlError, KillError, LaunchError};
 pub use in_process::InProcessBackend;
+pub use probe::Probe;
 pub use process::WorkerIdentity;
 pub use remote::WorkerBackend;
 pub use roost_vmm::{
     BaseName, DiskError, DiskFormat, InitrdError, KernelError, KernelInfo, SerialChunk,
     check_initrd, create_qcow2, disk_bytes, inspect_kernel,
 };
-pub use run_dir::listen_vsock;
+pub use run_dir::{has_control_socket, has_sockets, listen_vsock, remove_sockets};

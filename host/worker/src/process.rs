@@ -2,9 +2,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 
+use roost_model::VmId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
@@ -14,6 +17,7 @@ use tokio::time::timeout;
 use crate::error::KillError;
 use crate::limits::KILL_DEADLINE;
 use crate::readiness;
+use crate::run_dir::vm_of_log;
 
 /// Names a process for good: a pid is used again, but not with the same start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,6 +164,44 @@ pub(crate) async fn kill(worker: WorkerIdentity) -> Result<bool, KillError> {
             after_ms: KILL_DEADLINE.as_millis(),
         }),
     }
+}
+
+/// Whether `worker` is there and has not ended: a zombie has.
+pub(crate) fn is_running(worker: WorkerIdentity) -> io::Result<bool> {
+    let Some((pidfd, start_ticks)) = open(worker.pid)? else {
+        return Ok(false);
+    };
+    Ok(start_ticks == worker.start_ticks && !has_ended(&pidfd)?)
+}
+
+fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    Ok(poll(&mut ended, Some(&now))? > 0)
+}
+
+/// The workers whose logs are in run directories below `run_dirs`: standard error names them.
+pub(crate) fn workers(run_dirs: &Path) -> io::Result<Vec<(VmId, WorkerIdentity)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that may not be looked at is another user's, or gone.
+        let Ok(log) = std::fs::read_link(format!("/proc/{pid}/fd/2")) else {
+            continue;
+        };
+        if let Some(vm) = vm_of_log(run_dirs, &log)
+            && let Some(start_ticks) = start_ticks(pid)?
+        {
+            found.push((vm, WorkerIdentity { pid, start_ticks }));
+        }
+    }
+    Ok(found)
 }
 
 /// A pidfd and the start time of the same process; `None` if there is none.

@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use roost_model::VmId;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, openat, unlinkat};
 use tokio::net::UnixStream;
 
@@ -26,6 +27,45 @@ pub fn listen_vsock(run_dir: &Path) -> io::Result<(UnixListener, OwnedFd)> {
     let run_dir = RunDir::open_or_make(run_dir)?;
     let listener = run_dir.listen_at(VSOCK_SOCKET)?;
     Ok((listener, run_dir.dir))
+}
+
+/// Whether a worker's control socket is in its VM's run directory.
+///
+/// # Errors
+/// The directory can't be looked at.
+pub fn has_control_socket(run_dir: &Path) -> io::Result<bool> {
+    run_dir.join(SOCKET).try_exists()
+}
+
+/// Whether sockets of a worker are in a VM's run directory.
+///
+/// # Errors
+/// The directory can't be looked at.
+pub fn has_sockets(run_dir: &Path) -> io::Result<bool> {
+    Ok(has_control_socket(run_dir)? || run_dir.join(VSOCK_SOCKET).try_exists()?)
+}
+
+/// Removes the sockets of a worker that is gone. None there: fine.
+///
+/// # Errors
+/// The directory can't be changed.
+pub fn remove_sockets(run_dir: &Path) -> io::Result<()> {
+    let run_dir = match RunDir::open(run_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    run_dir.remove(SOCKET)?;
+    run_dir.remove(VSOCK_SOCKET)
+}
+
+/// The VM whose worker writes to `log`: a file in its run directory, below `run_dirs`.
+pub(crate) fn vm_of_log(run_dirs: &Path, log: &Path) -> Option<VmId> {
+    // How the kernel marks a file that was removed (proc(5)).
+    let log = log.to_str()?;
+    let log = Path::new(log.strip_suffix(" (deleted)").unwrap_or(log));
+    let log = log.strip_prefix(run_dirs).ok()?;
+    let vm = log.parent()?.to_str()?.parse().ok()?;
+    (log.file_name()? == LOG).then_some(vm)
 }
 
 /// What a worker writes to its standard error: nothing, unless it breaks.

@@ -53,6 +53,7 @@ pub(crate) fn vm(n: u128, vm_name: &str) -> VmRecord {
             pid: Some(7),
             start_ticks: Some(u64::MAX),
         }),
+        running_since_ms: None,
         recovery_attempts: 2,
         created_at_ms: 1,
         updated_at_ms: 2,
@@ -71,6 +72,7 @@ pub(crate) fn operation(n: u128, vm: u128, state: OperationState) -> Operation {
         id: operation_id(n),
         vm: vm_id(vm),
         verb: Verb::Boot,
+        origin: Origin::User,
         grace: None,
         state,
         steps: vec![StepRecord {
@@ -128,7 +130,10 @@ pub(crate) fn task(n: u128, vm: u128) -> CleanupTask {
 pub(crate) fn action(n: u128) -> ActionRequired {
     ActionRequired {
         id: ActionId::from_uuid(Uuid::from_u128(n)),
-        task: task(n, 1),
+        // As every version before this field wrote it.
+        vm: None,
+        task: Some(task(n, 1)),
+        found: None,
         what: "unmount it".to_owned(),
         at_ms: 1,
     }

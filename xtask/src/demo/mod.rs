@@ -3,9 +3,6 @@
 //! It starts `roost serve` in a temporary folder and drives it by the command line only, as a
 //! user does. Every line that it prints was asserted before.
 
-mod leftovers;
-mod usage;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,8 +14,9 @@ use tempfile::TempDir;
 
 use crate::host::{self, Host};
 use crate::kvm::Kvm;
+use crate::leftovers;
+use crate::usage::{self, Sums};
 use crate::workspace;
-use usage::Sums;
 
 /// How long any single thing may take to happen.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -371,6 +369,7 @@ impl Demo {
                 Ok(usage::all_charged(&usage)?.then_some(usage))
             })?;
         let sums = Sums::of(&usage)?;
+        sums.were_closed_by(&["crash", "pause", "adoption", "stop"])?;
         ensure!(
             sums.incarnations.keys().eq([1, 2, 3].iter()),
             "windows of the wrong incarnations: {:?}",

@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 pub(crate) struct Api {
     // Dropped last: the engine works in it.
     pub(crate) engine: Engine,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Api {
@@ -28,7 +28,11 @@ impl Api {
             .write(true)
             .open("/dev/kvm")
             .expect("these tests run guests: they need /dev/kvm, readable and writable");
-        let config = Config::new(dir.path().join("run"));
+        let config = Config {
+            // Only the tests audit.
+            audit_interval: None,
+            ..Config::new(dir.path().join("run"))
+        };
         let store = Store::open(&dir.path().join("store")).unwrap();
         let services = StoreServices::new(store.clone(), config.kv_quota);
         let runtime = PolicyRuntime::with(RuntimeConfig {
@@ -44,7 +48,7 @@ impl Api {
         )
         .await
         .unwrap();
-        Self { engine, _dir: dir }
+        Self { engine, dir }
     }
 
     pub(crate) async fn send(

@@ -129,3 +129,23 @@ pub(crate) fn logging_observer() -> Vec<u8> {
     );
     importing("observer", &module)
 }
+
+/// Gives a cleanup up: `by hand`.
+pub(crate) const GIVE_UP: &str = r#"
+    (i32.store8 (i32.const 512) (i32.const 1))
+    (i32.store (i32.const 520) (i32.const 1024)) (i32.store (i32.const 524) (i32.const 7))
+    (i64.store (i32.const 1024) (i64.const 0x646e6168207962))
+    i32.const 512"#;
+
+/// A cleanup policy.
+pub(crate) fn cleanup(decide: &str) -> Vec<u8> {
+    let (resolve, package) = contract();
+    // Its facts are few enough to come one by one.
+    let module = format!(
+        r#"{PLUGIN}
+        (func (export "roost:policy/cleanup@0.1.0#decide")
+            (param i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32 i32 i32)
+            (result i32) {decide})"#
+    );
+    encode(&resolve, package, "cleanup-policy", &module)
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 pub(crate) mod component;
+pub(crate) mod fake;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) engine: Engine,
+    tune: fn(&mut Config),
 }
 
 pub(crate) fn kvm() -> File {
@@ -37,28 +39,60 @@ pub(crate) fn in_process() -> Arc<dyn Backend> {
 
 impl Host {
     pub(crate) async fn start(backend: Arc<dyn Backend>) -> Self {
+        Self::start_with(backend, |_| ()).await
+    }
+
+    /// [`Self::start`], with a configuration of its own; a restart keeps it.
+    pub(crate) async fn start_with(backend: Arc<dyn Backend>, tune: fn(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let engine = start(dir.path().to_owned(), backend).await;
-        Self { dir, engine }
+        let engine = start(dir.path().to_owned(), backend, tune).await;
+        Self { dir, engine, tune }
     }
 
     /// Ends the engine and starts another on the same directory.
     pub(crate) async fn restart(self, backend: Arc<dyn Backend>) -> Self {
+        self.restart_after(backend, async |_| ()).await
+    }
+
+    /// [`Self::restart`], with `meanwhile` writing to the store in between.
+    pub(crate) async fn restart_after(
+        self,
+        backend: Arc<dyn Backend>,
+        meanwhile: impl AsyncFnOnce(&Store),
+    ) -> Self {
         self.engine.shutdown().await;
         drop(self.engine);
-        let engine = start(self.dir.path().to_owned(), backend).await;
+        let store = open_store(&self.dir.path().join("store")).await;
+        meanwhile(&store).await;
+        drop(store);
+        let engine = start(self.dir.path().to_owned(), backend, self.tune).await;
         Self {
             dir: self.dir,
             engine,
+            tune: self.tune,
         }
     }
 
     /// A VM of `kernel`, created and not booted.
     pub(crate) async fn create(&self, name: &str, kernel: &[u8]) -> VmRecord {
+        self.create_with(name, kernel, serde_json::json!({})).await
+    }
+
+    /// [`Self::create`], with more in its spec.
+    pub(crate) async fn create_with(
+        &self,
+        name: &str,
+        kernel: &[u8],
+        more: serde_json::Value,
+    ) -> VmRecord {
         let mut upload = self.engine.blobs().create(kernel.len() as u64).unwrap();
         upload.write(kernel).unwrap();
         let image = self.engine.add_image(upload, None).await.unwrap();
-        let spec = serde_json::json!({ "name": name, "kernel": image.digest, "memory_mib": 64 });
+        let mut spec =
+            serde_json::json!({ "name": name, "kernel": image.digest, "memory_mib": 64 });
+        if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+            spec.extend(more.clone());
+        }
         self.engine
             .create(serde_json::from_value::<VmSpec>(spec).unwrap())
             .await
@@ -176,14 +210,15 @@ async fn open_store(dir: &Path) -> Store {
         .expect("the store is let go of")
 }
 
-async fn start(dir: PathBuf, backend: Arc<dyn Backend>) -> Engine {
+async fn start(dir: PathBuf, backend: Arc<dyn Backend>, tune: fn(&mut Config)) -> Engine {
     let store = open_store(&dir.join("store")).await;
     let blobs = Blobs::open(&dir.join("blobs")).unwrap();
-    let config = Config {
+    let mut config = Config {
         counter_interval: Duration::from_millis(20),
         usage_window: Duration::from_millis(100),
         ..Config::new(dir.join("run"))
     };
+    tune(&mut config);
     let services = StoreServices::new(store.clone(), config.kv_quota);
     let runtime = PolicyRuntime::with(RuntimeConfig {
         services: Some(Arc::new(services)),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use roost_model::{Effect, Moment};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::time::timeout;
 
@@ -19,6 +20,7 @@ use crate::backend::{Launch, VmHandle};
 use crate::bootstrap::{self, CONFIG_VERSION, WorkerConfig};
 use crate::error::LaunchError;
 use crate::limits::{LAUNCH_DEADLINE, RECONNECT_PAUSE};
+use crate::probe::Probe;
 use crate::process::Process;
 use crate::protocol::{Welcome, WorkerState};
 use crate::run_dir::RunDir;
@@ -26,32 +28,42 @@ use crate::run_dir::RunDir;
 /// What the worker is called with.
 const SUBCOMMAND: &str = "vm-worker";
 
-pub(crate) async fn launch(
-    executable: PathBuf,
-    kvm: Arc<File>,
-    launch: Launch,
-) -> Result<Arc<dyn VmHandle>, LaunchError> {
-    let nonce = launch.nonce.clone();
-    evict(&launch.run_dir).await;
-    let spawned = tokio::task::spawn_blocking(move || Spawned::start(&executable, &kvm, launch))
-        .await
-        .map_err(|_| LaunchError::ShuttingDown)??;
-    let unfinished = spawned.watch()?;
-    let result = match timeout(LAUNCH_DEADLINE, unfinished.until_built(&nonce)).await {
-        Ok(result) => result,
-        Err(_) => Err(LaunchError::Timeout(LAUNCH_DEADLINE.as_millis())),
-    };
-    match result {
-        Ok((connection, state)) => {
-            let (process, run_dir) = unfinished.finish().ok_or(LaunchError::ShuttingDown)?;
-            Ok(WorkerHandle::start(
-                Link::new(process, run_dir, nonce, &state),
-                connection,
-            ))
-        }
-        Err(error) => {
-            unfinished.abandon().await;
-            Err(error)
+/// What is needed to start any worker.
+pub(super) struct Starter {
+    pub(super) executable: PathBuf,
+    pub(super) kvm: Arc<File>,
+    pub(super) probe: Arc<dyn Probe>,
+}
+
+impl Starter {
+    pub(super) async fn launch(self, launch: Launch) -> Result<Arc<dyn VmHandle>, LaunchError> {
+        let nonce = launch.nonce.clone();
+        let probe = Arc::clone(&self.probe);
+        probe.reach(Effect::EvictWorker, Moment::Before);
+        evict(&launch.run_dir).await;
+        probe.reach(Effect::EvictWorker, Moment::After);
+        let spawned = tokio::task::spawn_blocking(move || Spawned::start(&self, launch))
+            .await
+            .map_err(|_| LaunchError::ShuttingDown)??;
+        let unfinished = spawned.watch()?;
+        probe.reach(Effect::BuildVm, Moment::Before);
+        let result = match timeout(LAUNCH_DEADLINE, unfinished.until_built(&nonce)).await {
+            Ok(result) => result,
+            Err(_) => Err(LaunchError::Timeout(LAUNCH_DEADLINE.as_millis())),
+        };
+        probe.reach(Effect::BuildVm, Moment::After);
+        match result {
+            Ok((connection, state)) => {
+                let (process, run_dir) = unfinished.finish().ok_or(LaunchError::ShuttingDown)?;
+                Ok(WorkerHandle::start(
+                    Link::new(process, run_dir, nonce, &state),
+                    connection,
+                ))
+            }
+            Err(error) => {
+                unfinished.abandon().await;
+                Err(error)
+            }
         }
     }
 }
@@ -87,14 +99,18 @@ const COMM: &[u8] = b"roost-worker\n";
 struct Spawned(Option<(Child, RunDir)>);
 
 impl Spawned {
-    fn start(executable: &Path, kvm: &File, launch: Launch) -> Result<Self, LaunchError> {
+    fn start(starter: &Starter, launch: Launch) -> Result<Self, LaunchError> {
         let path = launch.run_dir.clone();
+        let probe = &starter.probe;
+        probe.reach(Effect::MakeRunDirectory, Moment::Before);
         let run_dir = RunDir::open_or_make(&path)
             .map_err(|source| LaunchError::RunDirectory { path, source })?;
-        match spawn(executable, kvm, launch, &run_dir) {
+        match spawn(starter, launch, &run_dir) {
             Ok((child, socket, message)) => {
                 let spawned = Self(Some((child, run_dir)));
-                message.send(&socket).map_err(LaunchError::Handover)?;
+                probe
+                    .around(Effect::HandOver, || message.send(&socket))
+                    .map_err(LaunchError::Handover)?;
                 Ok(spawned)
             }
             Err(error) => {
@@ -152,17 +168,22 @@ impl Message {
 
 /// Starts the process; it waits for its message.
 fn spawn(
-    executable: &Path,
-    kvm: &File,
+    starter: &Starter,
     launch: Launch,
     run_dir: &RunDir,
 ) -> Result<(Child, OwnedFd, Message), LaunchError> {
+    let Starter {
+        executable,
+        kvm,
+        probe,
+    } = starter;
     let failed = |source: io::Error| LaunchError::Spawn {
-        executable: executable.into(),
+        executable: executable.clone(),
         source,
     };
     let control = run_dir.listen().map_err(LaunchError::ControlSocket)?;
     let log = run_dir.create_log().map_err(failed)?;
+    probe.reach(Effect::MakeRunDirectory, Moment::After);
     let kvm = kvm.as_fd().try_clone_to_owned().map_err(failed)?;
     let (here, there) = socketpair(
         AddressFamily::UNIX,
@@ -171,6 +192,7 @@ fn spawn(
         None,
     )
     .map_err(|error| failed(error.into()))?;
+    probe.reach(Effect::SpawnWorker, Moment::Before);
     let child = Command::new(executable)
         .arg0(OsStr::new("roost"))
         .arg(SUBCOMMAND)
@@ -183,6 +205,8 @@ fn spawn(
         .stderr(Stdio::from(log))
         .spawn()
         .map_err(failed)?;
+    probe.spawned(child.id());
+    probe.reach(Effect::SpawnWorker, Moment::After);
     let (devices, device_descriptors) = launch.devices.split();
     let config = WorkerConfig {
         version: CONFIG_VERSION,

@@ -17,13 +17,16 @@ mod link;
 mod tests;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use roost_model::VmId;
 
 use crate::backend::{Adoption, Backend, Launch, VmHandle};
 use crate::error::{AdoptError, KillError, LaunchError};
+use crate::probe::Probe;
 use crate::process::{self, WorkerIdentity};
 
 #[cfg(any(test, fuzzing))]
@@ -34,6 +37,7 @@ pub(crate) use fuzz::Worker;
 pub struct WorkerBackend {
     executable: PathBuf,
     kvm: Arc<File>,
+    probe: Arc<dyn Probe>,
 }
 
 impl WorkerBackend {
@@ -47,14 +51,26 @@ impl WorkerBackend {
         Self {
             executable,
             kvm: Arc::new(kvm),
+            probe: Arc::new(()),
         }
+    }
+
+    /// The same backend, telling `probe` of what a launch does to the node.
+    #[must_use]
+    pub fn probed(self, probe: Arc<dyn Probe>) -> Self {
+        Self { probe, ..self }
     }
 }
 
 #[async_trait]
 impl Backend for WorkerBackend {
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn VmHandle>, LaunchError> {
-        launch::launch(self.executable.clone(), Arc::clone(&self.kvm), launch).await
+        let starter = launch::Starter {
+            executable: self.executable.clone(),
+            kvm: Arc::clone(&self.kvm),
+            probe: Arc::clone(&self.probe),
+        };
+        starter.launch(launch).await
     }
 
     async fn adopt(&self, adoption: &Adoption) -> Result<Arc<dyn VmHandle>, AdoptError> {
@@ -63,5 +79,12 @@ impl Backend for WorkerBackend {
 
     async fn kill(&self, worker: WorkerIdentity) -> Result<bool, KillError> {
         process::kill(worker).await
+    }
+    fn is_running(&self, worker: WorkerIdentity) -> io::Result<bool> {
+        process::is_running(worker)
+    }
+
+    fn workers(&self, run_dirs: &Path) -> io::Result<Vec<(VmId, WorkerIdentity)>> {
+        process::workers(run_dirs)
     }
 }

@@ -24,7 +24,7 @@ fn key(value: &Value) -> Result<(u64, u64)> {
 }
 
 /// Whether every window in which the VM ran has been charged for.
-pub(super) fn all_charged(usage: &Value) -> Result<bool> {
+pub(crate) fn all_charged(usage: &Value) -> Result<bool> {
     let charges = list(usage, "charges")?;
     for window in list(usage, "windows")? {
         let key = key(window)?;
@@ -41,21 +41,21 @@ pub(super) fn all_charged(usage: &Value) -> Result<bool> {
 }
 
 /// What the windows and charges of a VM add up to, after checking that they do.
-pub(super) struct Sums {
+pub(crate) struct Sums {
     /// How many there are.
-    pub(super) windows: usize,
+    pub(crate) windows: usize,
     /// How many, by what closed them.
-    pub(super) closed_by: BTreeMap<String, u32>,
+    pub(crate) closed_by: BTreeMap<String, u32>,
     /// CPU time of the vCPUs, ns, by incarnation.
-    pub(super) incarnations: BTreeMap<u64, u64>,
+    pub(crate) incarnations: BTreeMap<u64, u64>,
     /// How many there are.
-    pub(super) charges: usize,
+    pub(crate) charges: usize,
     /// By currency.
-    pub(super) amounts: BTreeMap<String, u64>,
+    pub(crate) amounts: BTreeMap<String, u64>,
 }
 
 impl Sums {
-    pub(super) fn of(usage: &Value) -> Result<Self> {
+    pub(crate) fn of(usage: &Value) -> Result<Self> {
         let mut windows = list(usage, "windows")?.iter().collect::<Vec<_>>();
         windows.sort_by_key(|window| key(window).unwrap_or_default());
         let mut sums = Self {
@@ -88,14 +88,19 @@ impl Sums {
             *sums.closed_by.entry(close).or_default() += 1;
             last = Some(window);
         }
-        for close in ["crash", "pause", "adoption", "stop"] {
+        sums.add_charges(list(usage, "charges")?)?;
+        Ok(sums)
+    }
+
+    /// That each of `closes` has closed a window.
+    pub(crate) fn were_closed_by(&self, closes: &[&str]) -> Result<()> {
+        for close in closes {
             ensure!(
-                sums.closed_by.contains_key(close),
+                self.closed_by.contains_key(*close),
                 "no window was closed by {close}"
             );
         }
-        sums.add_charges(list(usage, "charges")?)?;
-        Ok(sums)
+        Ok(())
     }
 
     fn add_charges(&mut self, charges: &[Value]) -> Result<()> {

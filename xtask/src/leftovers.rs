@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::host;
 
 /// Workers that run: those that were seen, and any other that has a file of the data folder open.
-pub(super) fn processes(data: &Path, workers: &[u32]) -> Result<Vec<u32>> {
+pub(crate) fn processes(data: &Path, workers: &[u32]) -> Result<Vec<u32>> {
     let mut left: Vec<_> = workers
         .iter()
         .copied()
@@ -43,7 +43,7 @@ fn has_open(pid: u32, folder: &Path) -> bool {
 }
 
 /// The run directories of VMs.
-pub(super) fn run_directories(data: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn run_directories(data: &Path) -> Result<Vec<PathBuf>> {
     let run = data.join("run");
     if !run.exists() {
         return Ok(Vec::new());
