@@ -122,13 +122,13 @@ fn control_characters_reach_no_terminal(host: &Host) {
     let (vm, _) = stuck(host);
     host.until("it is asked", || calls(host, "cleanup", &vm).pop());
     let actions = host.until("what a person must do", || {
-        let actions = host.roost(&["actions-required"]);
+        let actions = host.roost(&["actions", "list"]);
         let items = actions["items"].as_array()?;
         items.first().map(|action| action["what"].clone())
     });
     assert_eq!(actions, "\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}ok");
     let show = |format: &str| {
-        let output = host.run_as(format, &["actions-required"]);
+        let output = host.run_as(format, &["actions", "list"]);
         String::from_utf8(output.stdout).unwrap()
     };
     for shown in [show("table"), show("json")] {
