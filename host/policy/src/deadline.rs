@@ -84,7 +84,7 @@ fn judge(cpu: Duration, elapsed: Duration, deadline: Duration, slack: Duration) 
 
 /// One more than the time has: the first epoch may end at once.
 fn epochs(time: Duration) -> u64 {
-    let epochs = time.as_millis().div_ceil(EPOCH.as_millis()) + 1;
+    let epochs = time.as_nanos().div_ceil(EPOCH.as_nanos()) + 1;
     u64::try_from(epochs).unwrap_or(u64::MAX)
 }
 
