@@ -218,7 +218,7 @@ impl VirtioDevice for Net {
         DeviceState::Net(NetState {
             mac: self.mac,
             mtu: self.mtu,
-            link_up: self.link_up,
+            link_up: self.link_up != self.must_tell_link,
         })
     }
 
@@ -240,8 +240,8 @@ impl VirtioDevice for Net {
         if let Some(active) = active {
             let set = self.set_offloads(active);
             set.map_err(|error| RestoreError::Invalid(format!("TUNSETOFFLOAD: {error}")))?;
-            self.must_tell_link = state.link_up != self.link_up;
         }
+        self.must_tell_link = state.link_up != self.link_up;
         Ok(())
     }
 }

@@ -128,6 +128,7 @@ impl Net {
             return Ok(());
         }
         self.counters.link_lost.add(1);
+        self.must_tell_link = false;
         active.config_changed();
         self.watch_tap(false)
     }

@@ -11,6 +11,6 @@ pub(crate) struct NetState {
     pub(super) mac: [u8; 6],
     /// The MTU, if the driver was told one.
     pub(super) mtu: Option<u16>,
-    /// Whether the link was up.
+    /// Whether the link was up, as the driver was told last.
     pub(super) link_up: bool,
 }

@@ -153,7 +153,9 @@ fn a_driver_that_was_told_of_a_link_that_is_gone_is_told_again_where_it_is_back(
     driver.device.quiesce();
     let mut restored = driver.device.save().unwrap();
     restored.device = state.device;
-    driver.device.restore(restored).unwrap();
+    driver.device.restore(restored.clone()).unwrap();
+    let again = driver.device.save().unwrap();
+    assert_eq!(again, restored, "the driver has not been told yet");
     driver.take_interrupt();
     driver.device.resume();
     driver.run();
