@@ -62,8 +62,33 @@ const MAX_INPUT_BYTES: u32 = 2048;
 const INPUT_SECONDS: u32 = 25;
 /// Most memory of a target, MiB. They take less than 300, and five times that with a sanitizer.
 const MEMORY_MIB: u32 = 2048;
-/// How long each target runs in `cargo xtask test`.
-const TEST_SECONDS: u64 = 5;
+/// What each target does in `cargo xtask test`: the same inputs each time, so that a change that
+/// has nothing to do with a defect is not the one that meets it.
+const TEST: Effort = Effort::Inputs {
+    count: 1500,
+    seed: 1,
+};
+
+/// How much a target does.
+#[derive(Clone, Copy)]
+enum Effort {
+    /// As much as it can in so many seconds, on top of what earlier runs found.
+    Seconds(u64),
+    /// So many inputs, made from a seed and the inputs that are kept.
+    Inputs { count: u64, seed: u32 },
+}
+
+impl Effort {
+    /// Options of libFuzzer.
+    fn options(self) -> Vec<String> {
+        match self {
+            Self::Seconds(seconds) => vec![format!("-max_total_time={seconds}")],
+            Self::Inputs { count, seed } => {
+                vec![format!("-runs={count}"), format!("-seed={seed}")]
+            }
+        }
+    }
+}
 
 /// Runs what the command line asks for.
 ///
@@ -78,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         };
         return bench.print(target, input);
     }
-    let outcomes = bench.run_all(&targets, arguments.seconds, arguments.json)?;
+    let outcomes = bench.run_all(&targets, Effort::Seconds(arguments.seconds), arguments.json)?;
     if arguments.keep {
         for target in &targets {
             bench.keep(target)?;
@@ -87,13 +112,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     all_passed(&outcomes)
 }
 
-/// Every target for a few seconds, beginning with the inputs that are kept.
+/// Every target for some seconds, beginning with the inputs that are kept.
 ///
 /// # Errors
 /// As with [`run`].
 pub(crate) fn test() -> Result<()> {
     let bench = Bench::build(false)?;
-    all_passed(&bench.run_all(&chosen(&[])?, TEST_SECONDS, false)?)
+    all_passed(&bench.run_all(&chosen(&[])?, TEST, false)?)
 }
 
 /// The workspace of the targets.
@@ -215,7 +240,7 @@ impl Bench {
         Ok(place)
     }
 
-    fn run_all(&self, targets: &[String], seconds: u64, json: bool) -> Result<Vec<Outcome>> {
+    fn run_all(&self, targets: &[String], effort: Effort, json: bool) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         if !json {
             println!(
@@ -224,22 +249,30 @@ impl Bench {
             );
         }
         for target in targets {
-            let outcome = self.run(target, seconds)?;
+            let outcome = self.run(target, effort)?;
             outcome.print(json);
             outcomes.push(outcome);
         }
         Ok(outcomes)
     }
 
-    fn run(&self, target: &str, seconds: u64) -> Result<Outcome> {
+    fn run(&self, target: &str, effort: Effort) -> Result<Outcome> {
+        let corpus = match effort {
+            Effort::Seconds(_) => self.place("corpus", target)?,
+            Effort::Inputs { .. } => {
+                let folder = self.place("tests", target)?;
+                fs::remove_dir_all(&folder)?;
+                self.place("tests", target)?
+            }
+        };
         let artifacts = self.place("artifacts", target)?;
         let log = self.place("logs", target)?.join("log");
         let kept = folder().join("corpus").join(target);
         let status = self
             .program(target)
-            .arg(self.place("corpus", target)?)
+            .arg(corpus)
             .args(kept.exists().then_some(kept))
-            .arg(format!("-max_total_time={seconds}"))
+            .args(effort.options())
             .arg(format!("-max_len={MAX_INPUT_BYTES}"))
             .arg(format!("-timeout={INPUT_SECONDS}"))
             .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
