@@ -8,7 +8,7 @@ const MIB: u64 = 1 << 20;
 
 #[derive(Args)]
 #[command(next_help_heading = "Limits of VMs, running or not")]
-pub(crate) struct Limits {
+pub(crate) struct VmLimits {
     /// Most VMs.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_vms: u64,
@@ -43,7 +43,7 @@ fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
-impl Limits {
+impl VmLimits {
     pub(crate) fn capacity(&self) -> Result<Capacity> {
         let memory_mib = match self.max_memory {
             Some(most) => most,

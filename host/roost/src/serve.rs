@@ -15,7 +15,7 @@ use roost_worker::WorkerBackend;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::capacity;
+use crate::capacity::VmLimits;
 use crate::plugin::Limits;
 
 /// Descriptors that a host with thousands of VMs needs: a few for each.
@@ -48,7 +48,7 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, default_value_t = Log::Human)]
     log: Log,
     #[command(flatten)]
-    capacity: capacity::Limits,
+    capacity: VmLimits,
     #[command(flatten)]
     limits: Limits,
 }
