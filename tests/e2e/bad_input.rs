@@ -61,6 +61,17 @@ fn what_is_no_kernel_or_no_vm_is_refused_by_name() {
     assert_serves(&host);
 }
 
+/// Each limit is the option of `roost serve` that it is named after.
+#[test]
+fn a_vm_that_there_is_no_room_for_is_refused_with_the_options_name() {
+    for limit in roost_model::CapacityLimit::all() {
+        let host = Host::start_with(&[&format!("--{limit}"), "0"]);
+        let error = create(&host, &["--kernel", "GOOD"]);
+        let expected = format!("the limit {limit} is 0");
+        assert!(error.contains(&expected), "{expected}: {error}");
+    }
+}
+
 #[test]
 fn unknown_fields_and_illegal_verbs_are_refused_with_the_facts() {
     let host = Host::start();

@@ -95,7 +95,7 @@ impl From<EngineError> for Problem {
             | EngineError::HookBound { .. }
             | EngineError::NothingToRollBack(_) => StatusCode::CONFLICT,
             EngineError::Denied { .. } => StatusCode::FORBIDDEN,
-            EngineError::NodeFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            EngineError::Capacity(_) => StatusCode::INSUFFICIENT_STORAGE,
             EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
             EngineError::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             EngineError::Blob(BlobError::Io { source, .. })
@@ -120,7 +120,12 @@ impl From<EngineError> for Problem {
                 "legal": illegal.legal,
             })),
             EngineError::NameTaken { by, .. } => problem.with(&json!({ "vm": by })),
-            EngineError::NodeFull { limit } => problem.with(&json!({ "limit": limit })),
+            EngineError::Capacity(exceeded) => problem.with(&json!({
+                "limit": exceeded.limit.to_string(),
+                "most": exceeded.most,
+                "in_use": exceeded.in_use,
+                "requested": exceeded.requested,
+            })),
             EngineError::Denied { by, reason } => {
                 problem.with(&json!({ "decided_by": by, "reason": reason }))
             }

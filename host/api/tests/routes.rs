@@ -304,3 +304,33 @@ async fn a_client_that_goes_away_in_the_middle_leaves_a_whole_vm() {
     assert_eq!(answer.0, StatusCode::OK, "{}", answer.1);
     assert_eq!(answer.1["status"], "succeeded");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_there_is_no_room_for_is_refused_with_the_limit_the_use_and_the_request() {
+    let api = Api::start_with(|config| config.capacity.tenant.vcpus = Some(3)).await;
+    let (_, image) = api
+        .json(Method::POST, "/v1/images", roost_guests::HELLO)
+        .await;
+    let spec = |name| {
+        let kernel = &image["digest"];
+        serde_json::json!({ "name": name, "kernel": kernel, "vcpus": 2 }).to_string()
+    };
+    let (status, _) = api.json(Method::POST, "/v1/vms", spec("fits")).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let (status, problem) = api.json(Method::POST, "/v1/vms", spec("does-not")).await;
+    assert_problem(status, &problem);
+    assert_eq!(
+        problem,
+        serde_json::json!({
+            "type": "urn:roost:problem:capacity-exceeded",
+            "title": "Insufficient Storage",
+            "status": 507,
+            "detail": "the limit max-vcpus-per-tenant is 3, 2 are in use and 2 were requested; \
+                       delete VMs or raise the limit",
+            "limit": "max-vcpus-per-tenant",
+            "most": 3,
+            "in_use": 2,
+            "requested": 2,
+        })
+    );
+}

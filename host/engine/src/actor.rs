@@ -4,7 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use roost_model::{
-    Effect, Grace, IllegalVerb, Incident, OpenWindow, Operation, Origin, Verb, VmRecord, transition,
+    Amounts, Effect, Grace, IllegalVerb, Incident, OpenWindow, Operation, Origin, Tenant, Verb,
+    VmRecord, transition,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{HandleEvent, VmHandle};
@@ -38,6 +39,8 @@ pub(crate) struct ActorRef {
     inspections: mpsc::Sender<Inspection>,
     link: Arc<Link>,
     ended: watch::Receiver<u64>,
+    /// What the VM claims of the node, and for whom.
+    pub(crate) claim: Arc<(Tenant, Amounts)>,
 }
 
 /// The handle that the actor has now, for reading and writing the serial port beside it.
@@ -113,6 +116,7 @@ impl Actor {
             inspections: inspections_sender,
             link: Arc::clone(&link),
             ended: ended_receiver,
+            claim: Arc::new((record.spec.tenant.clone(), Amounts::of(&record.spec))),
         };
         let actor = Self {
             context,

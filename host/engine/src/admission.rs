@@ -1,15 +1,21 @@
-//! Asking policies: admission, and the calls that the other parts make.
+//! Whether a VM may be let in, first by the node's limits and then by policy; and the calls of
+//! policies that the other parts make.
 //!
 //! A policy call is short but not instant, and a hostile plugin makes it as long as its deadline;
 //! so calls are made off the threads that serve requests.
 
-use roost_model::{CleanupTask, DecidedBy, Effect, VmRecord};
+use std::collections::HashMap;
+
+use roost_model::{
+    Amounts, CapacityExceeded, Claimed, CleanupTask, DecidedBy, Effect, VmId, VmRecord, VmSpec,
+};
 use roost_policy::{
     AdmissionDecision, AdmissionFacts, AdmissionRequest, BillingFacts, Charge, CleanupDecision,
     Decided, RecoveryDecision, RecoveryFacts,
 };
 use roost_store::Change;
 
+use crate::actor::ActorRef;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::facts;
@@ -24,6 +30,8 @@ impl Context {
         record: &mut VmRecord,
         attempts: &Attempts<'_>,
     ) -> Result<Settled<()>, EngineError> {
+        // Nobody is asked about what there is no room for.
+        self.with_actors(|actors| self.fits(actors, &record.spec))?;
         let settled = self
             .decide_admission(record, AdmissionRequest::Create, attempts)
             .await?;
@@ -38,6 +46,33 @@ impl Context {
         };
         record.spec = spec;
         self.admitted(result, by, changes).await
+    }
+
+    /// Takes the place on the node of an admitted VM, before its record is written. Looking and
+    /// taking are one step: parallel creates can't pass a limit together, nor can a policy that
+    /// admits a VM with more than it asked for.
+    pub(crate) fn take_place(
+        &self,
+        record: &VmRecord,
+        reference: ActorRef,
+    ) -> Result<(), CapacityExceeded> {
+        self.with_actors(|actors| {
+            self.fits(actors, &record.spec)?;
+            actors.insert(record.id, reference);
+            Ok(())
+        })
+    }
+
+    /// Whether the limits let a VM of `spec` in beside those that are there.
+    fn fits(
+        &self,
+        actors: &HashMap<VmId, ActorRef>,
+        spec: &VmSpec,
+    ) -> Result<(), CapacityExceeded> {
+        let claims = actors.values().map(|actor| &*actor.claim);
+        let claims = claims.map(|(tenant, amounts)| (tenant, amounts));
+        let claimed = Claimed::sum(claims, &spec.tenant);
+        self.config.capacity.check(&claimed, &Amounts::of(spec))
     }
 
     /// Asks whether `record` may be booted. What is returned is written down with the operation.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roost_model::{Capacity, Most};
 use roost_store::KvUsage;
 
 use crate::clock::{Clock, SystemClock};
@@ -31,8 +32,8 @@ pub struct Config {
     pub max_recoveries: usize,
     /// Cleanups that are tried at once.
     pub max_cleanups: usize,
-    /// Most VMs on this host, running or not.
-    pub max_vms: usize,
+    /// What the VMs of this host, running or not, may claim together.
+    pub capacity: Capacity,
     /// Revisions of a plugin that are kept of each state in which nobody needs them.
     pub kept_revisions: usize,
     /// What each plugin may keep in the store.
@@ -57,7 +58,13 @@ impl Config {
             unanswered_limit: 3,
             max_recoveries: 16,
             max_cleanups: 8,
-            max_vms: 1000,
+            capacity: Capacity {
+                node: Most {
+                    vms: Some(1000),
+                    ..Most::default()
+                },
+                tenant: Most::default(),
+            },
             kept_revisions: 10,
             // A counter for each of some thousand tenants.
             kv_quota: KvUsage {

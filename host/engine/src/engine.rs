@@ -222,21 +222,11 @@ impl Engine {
             Change::AppendEvent(context.vm_event(record, ended)),
         ];
         changes.extend(admitted.changes.clone());
-        // The place on the node is taken before the record is written, so that parallel creates
-        // can't pass the limit together.
-        let limit = context.config.max_vms;
         let (actor, reference) = Actor::new(Arc::clone(context), record.clone());
-        let taken = context.with_actors(|actors| {
-            let free = actors.len() < limit;
-            if free {
-                actors.insert(record.id, reference);
-            }
-            free
-        });
-        if !taken {
+        if let Err(exceeded) = context.take_place(record, reference) {
             let denied = admitted.without_effect();
             context.write(Effect::WriteDenied, denied).await?;
-            return Err(EngineError::NodeFull { limit });
+            return Err(exceeded.into());
         }
         if let Err(error) = context.write(Effect::WriteCreated, changes).await {
             context.with_actors(|actors| actors.remove(&record.id));

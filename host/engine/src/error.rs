@@ -1,8 +1,8 @@
 //! What can go wrong, as callers see it.
 
 use roost_model::{
-    ActionId, CleanupId, Digest, IllegalVerb, ImageRef, IncidentId, InvalidSpec, MacAddress, Name,
-    OperationId, Tenant, VmId,
+    ActionId, CapacityExceeded, CleanupId, Digest, IllegalVerb, ImageRef, IncidentId, InvalidSpec,
+    MacAddress, Name, OperationId, Tenant, VmId,
 };
 use roost_policy::{LoadError, SettingsError};
 use roost_store::{BlobError, CommitError, ReadError};
@@ -93,12 +93,9 @@ pub enum EngineError {
         /// What was expected.
         expected: &'static str,
     },
-    /// The host has as many VMs as it is set to hold.
-    #[error("this host holds {limit} VMs, which is its limit; delete one or raise the limit")]
-    NodeFull {
-        /// The limit.
-        limit: usize,
-    },
+    /// The VM would have passed a limit of the host.
+    #[error(transparent)]
+    Capacity(#[from] CapacityExceeded),
     /// The admission policy said no.
     #[error("denied by {by}: {reason}")]
     Denied {
@@ -252,7 +249,7 @@ impl EngineError {
             Self::NameTaken { .. } => "name-taken",
             Self::MacTaken { .. } => "mac-taken",
             Self::DiskImage { .. } => "invalid-disk-image",
-            Self::NodeFull { .. } => "node-full",
+            Self::Capacity(_) => "capacity-exceeded",
             Self::Denied { .. } => "denied",
             Self::Illegal(_) => "illegal-verb",
             Self::Busy(_) => "busy",

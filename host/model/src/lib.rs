@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+mod capacity;
 mod counters;
 mod decision;
 mod device_report;
@@ -32,6 +33,9 @@ mod usage;
 mod vm;
 
 pub use binding::{Binding, BindingMode, InstanceMode, OnFailure, Selector};
+pub use capacity::{
+    Amounts, Capacity, CapacityExceeded, CapacityLimit, Claimed, Most, Quantity, Scope,
+};
 pub use counters::{Counters, Exits};
 pub use decision::{CallMode, CallOutcome, DecisionCall, DecisionRecord, NewDecision};
 pub use device_report::{BalloonStatus, Button, Control, DeviceReport, DeviceStatus, Grace};

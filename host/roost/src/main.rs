@@ -1,6 +1,7 @@
 //! `roost`: the host, its workers, and the command line that talks to it.
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod cli;
 mod client;
 mod console;

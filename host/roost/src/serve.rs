@@ -15,6 +15,7 @@ use roost_worker::WorkerBackend;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::capacity::VmLimits;
 use crate::plugin::Limits;
 
 /// Descriptors that a host with thousands of VMs needs: a few for each.
@@ -31,9 +32,6 @@ pub(crate) struct Serve {
     /// Where to listen.  [default: DIR/roost.sock]
     #[arg(long = "listen", value_name = "SOCKET")]
     listen: Option<PathBuf>,
-    /// Most VMs on this host.
-    #[arg(long, default_value_t = 1000)]
-    max_vms: usize,
     /// Length of a usage window, seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     usage_window: u64,
@@ -49,6 +47,8 @@ pub(crate) struct Serve {
     /// How to log.
     #[arg(long, value_enum, default_value_t = Log::Human)]
     log: Log,
+    #[command(flatten)]
+    capacity: VmLimits,
     #[command(flatten)]
     limits: Limits,
 }
@@ -101,7 +101,7 @@ impl Serve {
             usage_window: Duration::from_secs(self.usage_window),
             counter_interval: Duration::from_millis(self.counter_interval),
             audit_interval: Some(Duration::from_secs(self.audit_interval)),
-            max_vms: self.max_vms,
+            capacity: self.capacity.capacity()?,
             faults,
             ..self.limits.config(self.data.join("run"))
         };

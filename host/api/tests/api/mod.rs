@@ -22,17 +22,23 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// [`Self::start`], with a configuration of its own.
+    pub(crate) async fn start_with(tune: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let kvm = File::options()
             .read(true)
             .write(true)
             .open("/dev/kvm")
             .expect("these tests run guests: they need /dev/kvm, readable and writable");
-        let config = Config {
+        let mut config = Config {
             // Only the tests audit.
             audit_interval: None,
             ..Config::new(dir.path().join("run"))
         };
+        tune(&mut config);
         let store = Store::open(&dir.path().join("store")).unwrap();
         let services = StoreServices::new(store.clone(), config.kv_quota);
         let runtime = PolicyRuntime::with(RuntimeConfig {

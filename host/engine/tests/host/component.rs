@@ -23,6 +23,11 @@ pub(crate) const DENY: &str = "
     (i32.store (i32.const 520) (i32.const 1024)) (i32.store (i32.const 524) (i32.const 2))
     (i32.store16 (i32.const 1024) (i32.const 0x6f6e))
     i32.const 512";
+/// Allows, with 32 vCPUs.
+pub(crate) const ALLOW_WITH_32_VCPUS: &str = "
+    (i32.store8 (i32.const 512) (i32.const 1))
+    (i32.store8 (i32.const 520) (i32.const 1)) (i32.store (i32.const 524) (i32.const 32))
+    i32.const 512";
 pub(crate) const TRAP: &str = "unreachable";
 /// Leaves a VM stopped.
 pub(crate) const LEAVE_STOPPED: &str = "(i32.store8 (i32.const 512) (i32.const 2)) i32.const 512";

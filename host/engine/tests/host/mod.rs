@@ -22,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) engine: Engine,
-    tune: fn(&mut Config),
+    tune: Tune,
 }
+
+type Tune = Arc<dyn Fn(&mut Config) + Send + Sync>;
 
 pub(crate) fn kvm() -> File {
     File::options()
@@ -43,9 +45,13 @@ impl Host {
     }
 
     /// [`Self::start`], with a configuration of its own; a restart keeps it.
-    pub(crate) async fn start_with(backend: Arc<dyn Backend>, tune: fn(&mut Config)) -> Self {
+    pub(crate) async fn start_with(
+        backend: Arc<dyn Backend>,
+        tune: impl Fn(&mut Config) + Send + Sync + 'static,
+    ) -> Self {
+        let tune: Tune = Arc::new(tune);
         let dir = tempfile::tempdir().unwrap();
-        let engine = start(dir.path().to_owned(), backend, tune).await;
+        let engine = start(dir.path().to_owned(), backend, &tune).await;
         Self { dir, engine, tune }
     }
 
@@ -65,7 +71,7 @@ impl Host {
         let store = open_store(&self.dir.path().join("store")).await;
         meanwhile(&store).await;
         drop(store);
-        let engine = start(self.dir.path().to_owned(), backend, self.tune).await;
+        let engine = start(self.dir.path().to_owned(), backend, &self.tune).await;
         Self {
             dir: self.dir,
             engine,
@@ -210,7 +216,7 @@ async fn open_store(dir: &Path) -> Store {
         .expect("the store is let go of")
 }
 
-async fn start(dir: PathBuf, backend: Arc<dyn Backend>, tune: fn(&mut Config)) -> Engine {
+async fn start(dir: PathBuf, backend: Arc<dyn Backend>, tune: &Tune) -> Engine {
     let store = open_store(&dir.join("store")).await;
     let blobs = Blobs::open(&dir.join("blobs")).unwrap();
     let mut config = Config {
