@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use roost_engine::{BlobError, CommitError, EngineError, ReadError};
+use roost_engine::{BlobError, CommitError, ControlError, EngineError, ReadError};
 use serde_json::{Map, Value, json};
 
 /// An error answer.
@@ -94,6 +94,14 @@ impl From<EngineError> for Problem {
             | EngineError::NothingUsable(_)
             | EngineError::HookBound { .. }
             | EngineError::NothingToRollBack(_) => StatusCode::CONFLICT,
+            EngineError::Worker(ControlError::NoPort { ports, .. }) if !ports.is_empty() => {
+                StatusCode::NOT_FOUND
+            }
+            EngineError::Worker(
+                ControlError::NoPort { .. }
+                | ControlError::NotATerminal(_)
+                | ControlError::Unsupported { .. },
+            ) => StatusCode::CONFLICT,
             EngineError::Denied { .. } => StatusCode::FORBIDDEN,
             EngineError::NodeFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
@@ -120,6 +128,9 @@ impl From<EngineError> for Problem {
                 "legal": illegal.legal,
             })),
             EngineError::NameTaken { by, .. } => problem.with(&json!({ "vm": by })),
+            EngineError::Worker(ControlError::NoPort { ports, .. }) => {
+                problem.with(&json!({ "ports": ports }))
+            }
             EngineError::NodeFull { limit } => problem.with(&json!({ "limit": limit })),
             EngineError::Denied { by, reason } => {
                 problem.with(&json!({ "decided_by": by, "reason": reason }))

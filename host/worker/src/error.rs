@@ -155,5 +155,8 @@ fn no_port(port: &str, ports: &[String]) -> String {
     if ports.is_empty() {
         return "the VM has no console; it has a serial port".to_owned();
     }
-    format!("there is no console port {port:?}; there are {}", ports.join(", "))
+    format!(
+        "there is no console port {port:?}; there are {}",
+        ports.join(", ")
+    )
 }

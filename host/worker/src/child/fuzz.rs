@@ -20,7 +20,8 @@ use crate::fuzz::{Cut, Frame};
 use crate::guest::{End, Guest};
 use crate::limits::{MAX_CONNECTIONS, MAX_FRAME_BYTES};
 use crate::protocol::{
-    ConsoleRequest, Hello, HostMessage, PROTOCOL_VERSION, Request, Response, WorkerMessage, WorkerState,
+    ConsoleRequest, Hello, HostMessage, PROTOCOL_VERSION, Request, Response, WorkerMessage,
+    WorkerState,
 };
 
 const NONCE: &str = "a secret";
