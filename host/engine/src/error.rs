@@ -216,7 +216,7 @@ pub enum EngineError {
     #[error("the metrics: {0}")]
     Metrics(String),
     /// The worker did not do what it was told.
-    #[error("{}{0}", by_worker(.0))]
+    #[error("{by}{0}", by = by_worker(.0))]
     Worker(#[from] ControlError),
     /// The store could not be read.
     #[error("the store: {0}")]
