@@ -189,3 +189,55 @@ fn what_can_not_be_a_device_is_refused_by_name() {
         0
     );
 }
+
+#[test]
+fn a_console_port_is_logged_typed_on_and_kept_and_one_that_is_not_there_refused() {
+    let mut host = Host::start();
+    let kernel = host.file("virtio_console", roost_guests::VIRTIO_CONSOLE);
+    host.roost(&[
+        "vm",
+        "create",
+        "--name",
+        "a",
+        "--kernel",
+        &kernel,
+        "--console",
+    ]);
+    let error = host.refused(&["vm", "console", "a", "--port", "0"]);
+    assert!(error.contains("does not run"), "{error}");
+    host.roost(&["vm", "boot", "a"]);
+    let log = |host: &Host| {
+        let output = host.run(&["vm", "logs", "a", "--port", "0"]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    host.until("the guest's question", || {
+        log(&host).ends_with("who is there?\n").then_some(())
+    });
+    assert_eq!(host.log("a"), "", "the serial port is another");
+
+    // The detach key ends the command.
+    let output = host.run_with_input(&["vm", "console", "a", "--port", "0"], b"me\x1d");
+    assert!(output.status.success(), "{output:?}");
+    let all = "who is there?\nme at 80x24\n";
+    host.until("the guest's answer", || (log(&host) == all).then_some(()));
+
+    let error = host.refused(&["vm", "logs", "a", "--port", "agent"]);
+    assert!(error.contains("no console port \"agent\""), "{error}");
+    assert!(error.contains("there are 0"), "{error}");
+    host.boot_hello("without");
+    for command in ["logs", "console"] {
+        let error = host.refused(&["vm", command, "without", "--port", "0"]);
+        assert!(error.contains("the VM has no console"), "{error}");
+    }
+
+    host.kill_and_restart();
+    host.until("adoption", || (log(&host) == all).then_some(()));
+    host.roost(&["vm", "shutdown", "a"]);
+    assert_eq!(log(&host), all);
+    let error = host.refused(&["vm", "logs", "a", "--port", "1"]);
+    assert!(error.contains("there are 0"), "{error}");
+    host.roost(&["vm", "boot", "a"]);
+    host.until("the next incarnation's question", || {
+        (log(&host) == "who is there?\n").then_some(())
+    });
+}

@@ -1,7 +1,7 @@
 //! A real `roost serve` in a temporary directory, driven by the real command line.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -67,6 +67,24 @@ impl Host {
             .env("ROOST_SOCKET", self.data().join("roost.sock"))
             .output()
             .unwrap()
+    }
+
+    /// Runs a command and types this into it.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roost"))
+            .args(arguments)
+            .env("ROOST_SOCKET", self.data().join("roost.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its end is open until the command ends: a terminal does not end either.
+        let mut keyboard = command.stdin.take().unwrap();
+        keyboard.write_all(input).unwrap();
+        let output = command.wait_with_output().unwrap();
+        drop(keyboard);
+        output
     }
 
     /// What a command that must succeed answers.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use roost_engine::{BlobError, CommitError, EngineError, ReadError};
+use roost_engine::{BlobError, CommitError, ControlError, EngineError, ReadError};
 use serde_json::{Map, Value, json};
 
 /// An error answer.
@@ -94,6 +94,14 @@ impl From<EngineError> for Problem {
             | EngineError::NothingUsable(_)
             | EngineError::HookBound { .. }
             | EngineError::NothingToRollBack(_) => StatusCode::CONFLICT,
+            EngineError::Worker(ControlError::NoPort { ports, .. }) if !ports.is_empty() => {
+                StatusCode::NOT_FOUND
+            }
+            EngineError::Worker(
+                ControlError::NoPort { .. }
+                | ControlError::NotATerminal(_)
+                | ControlError::Unsupported { .. },
+            ) => StatusCode::CONFLICT,
             EngineError::Denied { .. } => StatusCode::FORBIDDEN,
             EngineError::Capacity(_) => StatusCode::INSUFFICIENT_STORAGE,
             EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
@@ -126,6 +134,9 @@ impl From<EngineError> for Problem {
                 "in_use": exceeded.in_use,
                 "requested": exceeded.requested,
             })),
+            EngineError::Worker(ControlError::NoPort { ports, .. }) => {
+                problem.with(&json!({ "ports": ports }))
+            }
             EngineError::Denied { by, reason } => {
                 problem.with(&json!({ "decided_by": by, "reason": reason }))
             }

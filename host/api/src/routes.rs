@@ -44,6 +44,11 @@ pub fn routes() -> Vec<Route> {
             "/v1/vms/{vm}/console-input",
             post(serial::input),
         ),
+        route(
+            Method::POST,
+            "/v1/vms/{vm}/console-size",
+            post(serial::resize),
+        ),
         route(Method::GET, "/v1/vms/{vm}/devices", get(vms::devices)),
         route(Method::POST, "/v1/vms/{vm}/control", post(vms::control)),
         route(Method::POST, "/v1/vms/{vm}/{verb}", post(vms::verb)),

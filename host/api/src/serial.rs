@@ -1,18 +1,18 @@
-//! `/v1/vms/{vm}/logs` and `/v1/vms/{vm}/console-input`.
+//! `/v1/vms/{vm}/logs`, `/v1/vms/{vm}/console-input` and `/v1/vms/{vm}/console-size`: the serial port,
+//! or with `?port=` a port of the virtio console.
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use roost_engine::Engine;
+use roost_engine::{ConsoleSize, Engine};
 use roost_model::Tenant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::extract::{Params, read, wait};
+use crate::extract::{JsonBody, Params, read, wait};
 use crate::limits::{MAX_INPUT_BYTES, MAX_SERIAL_BYTES};
 use crate::problem::Problem;
-use crate::vms::Whose;
 
 /// Position of the answer's first byte in all output of the incarnation.
 const OFFSET: HeaderName = HeaderName::from_static("roost-offset");
@@ -25,6 +25,8 @@ const INCARNATION: HeaderName = HeaderName::from_static("roost-incarnation");
 #[serde(deny_unknown_fields)]
 pub(crate) struct Logs {
     tenant: Option<Tenant>,
+    /// Of the console, by index or name. Absent: the serial port.
+    port: Option<String>,
     #[serde(default)]
     from: u64,
     max: Option<usize>,
@@ -40,12 +42,18 @@ pub(crate) async fn logs(
 ) -> Result<Response, Problem> {
     let record = engine.find(logs.tenant.as_ref(), &vm)?;
     let max = logs.max.unwrap_or(MAX_SERIAL_BYTES).min(MAX_SERIAL_BYTES);
+    let (id, from) = (record.id, logs.from);
     if logs.wait_ms > 0 {
-        engine
-            .serial_wait(record.id, logs.from, wait(logs.wait_ms))
-            .await?;
+        let timeout = wait(logs.wait_ms);
+        match &logs.port {
+            None => engine.serial_wait(id, from, timeout).await.map(drop)?,
+            Some(port) => engine.console_wait(id, port, from, timeout).await?,
+        }
     }
-    let chunk = engine.serial_read(record.id, logs.from, max).await?;
+    let chunk = match &logs.port {
+        None => engine.serial_read(id, from, max).await?,
+        Some(port) => engine.console_read(id, port, from, max).await?,
+    };
     let record = engine.find(logs.tenant.as_ref(), &vm)?;
     let mut response = chunk.bytes.into_response();
     let headers = response.headers_mut();
@@ -59,14 +67,39 @@ pub(crate) async fn logs(
     Ok(response)
 }
 
+/// Which port of whose VM.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Port {
+    tenant: Option<Tenant>,
+    /// See [`Logs`].
+    port: Option<String>,
+}
+
 pub(crate) async fn input(
     State(engine): State<Engine>,
     Path(vm): Path<String>,
-    Params(whose): Params<Whose>,
+    Params(Port { tenant, port }): Params<Port>,
     request: Request,
 ) -> Result<Json<Value>, Problem> {
-    let record = engine.find(whose.tenant.as_ref(), &vm)?;
+    let record = engine.find(tenant.as_ref(), &vm)?;
     let bytes = read(request.into_body(), MAX_INPUT_BYTES).await?;
-    let accepted = engine.serial_write(record.id, &bytes).await?;
+    let accepted = match port {
+        None => engine.serial_write(record.id, &bytes).await?,
+        Some(port) => engine.console_write(record.id, &port, &bytes).await?,
+    };
     Ok(Json(json!({ "accepted_bytes": accepted })))
+}
+
+/// A terminal's size. The serial port has none, so the port is the console's terminal if absent.
+pub(crate) async fn resize(
+    State(engine): State<Engine>,
+    Path(vm): Path<String>,
+    Params(Port { tenant, port }): Params<Port>,
+    JsonBody(size): JsonBody<ConsoleSize>,
+) -> Result<Json<ConsoleSize>, Problem> {
+    let record = engine.find(tenant.as_ref(), &vm)?;
+    let port = port.as_deref().unwrap_or("0");
+    engine.console_resize(record.id, port, size).await?;
+    Ok(Json(size))
 }

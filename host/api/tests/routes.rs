@@ -334,3 +334,70 @@ async fn a_vm_that_there_is_no_room_for_is_refused_with_the_limit_the_use_and_th
         })
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_port_says_its_size_takes_input_and_has_an_output_and_others_are_refused() {
+    let api = Api::start().await;
+    let (_, image) = api
+        .json(Method::POST, "/v1/images", roost_guests::VIRTIO_CONSOLE)
+        .await;
+    for (name, console) in [("web", true), ("without", false)] {
+        let spec = serde_json::json!({
+            "name": name, "kernel": image["digest"], "console": console,
+        });
+        let (status, created) = api.json(Method::POST, "/v1/vms", spec.to_string()).await;
+        assert!(status.is_success(), "{created}");
+    }
+    let size = r#"{"columns":132,"rows":50}"#;
+    let to = |vm: &str, what: &str| format!("/v1/vms/{vm}/{what}");
+    let (status, problem) = api
+        .json(Method::POST, &to("web", "console-size"), size)
+        .await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(problem["type"], "urn:roost:problem:not-running");
+    for vm in ["web", "without"] {
+        let (status, booted) = api.json(Method::POST, &to(vm, "boot"), "").await;
+        assert_eq!(status, StatusCode::OK, "{booted}");
+    }
+
+    let said = async |all: &str| {
+        let path = to("web", "logs?port=0");
+        loop {
+            let output = api.send(Method::GET, &path, "").await;
+            let output = output.into_body().collect().await.unwrap().to_bytes();
+            if output.len() >= all.len() {
+                assert_eq!(String::from_utf8_lossy(&output), all);
+                return;
+            }
+            let wait = format!("{path}&from={}&wait_ms=30000", output.len());
+            assert!(api.send(Method::GET, &wait, "").await.status().is_success());
+        }
+    };
+    said("who is there?\n").await;
+    let (status, answer) = api
+        .json(Method::POST, &to("web", "console-size"), size)
+        .await;
+    assert_eq!((status, answer.to_string()), (StatusCode::OK, size.into()));
+    let (_, answer) = api
+        .json(Method::POST, &to("web", "console-input?port=0"), "me")
+        .await;
+    assert_eq!(answer["accepted_bytes"], 2);
+    said("who is there?\nme at 132x50\n").await;
+
+    for (method, what, body) in [
+        (Method::GET, "logs?port=agent", ""),
+        (Method::GET, "logs?port=agent&wait_ms=30000", ""),
+        (Method::POST, "console-input?port=agent", "x"),
+        (Method::POST, "console-size?port=agent", size),
+    ] {
+        let (status, problem) = api.json(method.clone(), &to("web", what), body).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{what}: {problem}");
+        let kind = "urn:roost:problem:console-port-not-found";
+        assert_eq!(problem["type"], kind, "{what}");
+        assert_eq!(problem["ports"], serde_json::json!(["0"]), "{what}");
+        let (status, problem) = api.json(method, &to("without", what), body).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{what}: {problem}");
+        assert_eq!(problem["type"], "urn:roost:problem:no-console", "{what}");
+        assert_eq!(problem["ports"], serde_json::json!([]), "{what}");
+    }
+}

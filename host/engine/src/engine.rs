@@ -20,6 +20,7 @@ use crate::actor::Actor;
 use crate::config::Config;
 use crate::context::{Context, ReadyCheck, new_uuid};
 use crate::error::{EngineError, StartError};
+use crate::logs::Log;
 use crate::plugins::{Attempts, Settled};
 use crate::{alarm, audit, billing, cleanup, journal, plugins};
 
@@ -330,7 +331,7 @@ impl Engine {
     ) -> Result<SerialChunk, EngineError> {
         match self.handle(vm)? {
             Some(handle) => Ok(handle.serial_read(from, max).await?),
-            None => Ok(self.context.kept_log(vm, from, max).await),
+            None => Ok(self.context.kept_log(vm, Log::Serial, from, max).await),
         }
     }
 
@@ -346,7 +347,7 @@ impl Engine {
         timeout: Duration,
     ) -> Result<u64, EngineError> {
         let Some(handle) = self.handle(vm)? else {
-            let chunk = self.context.kept_log(vm, 0, usize::MAX).await;
+            let chunk = self.context.kept_log(vm, Log::Serial, 0, usize::MAX).await;
             return Ok(chunk.offset + chunk.bytes.len() as u64);
         };
         match tokio::time::timeout(timeout, handle.serial_wait(past)).await {
@@ -379,7 +380,7 @@ impl Engine {
         Ok(self.running(vm)?.devices().await?)
     }
 
-    fn running(&self, vm: VmId) -> Result<Arc<dyn roost_worker::VmHandle>, EngineError> {
+    pub(crate) fn running(&self, vm: VmId) -> Result<Arc<dyn roost_worker::VmHandle>, EngineError> {
         match self.handle(vm)? {
             Some(handle) => Ok(handle),
             None => {
@@ -391,7 +392,10 @@ impl Engine {
         }
     }
 
-    fn handle(&self, vm: VmId) -> Result<Option<Arc<dyn roost_worker::VmHandle>>, EngineError> {
+    pub(crate) fn handle(
+        &self,
+        vm: VmId,
+    ) -> Result<Option<Arc<dyn roost_worker::VmHandle>>, EngineError> {
         let actor = self
             .context
             .actor(vm)

@@ -213,7 +213,7 @@ pub enum EngineError {
     #[error("the metrics: {0}")]
     Metrics(String),
     /// The worker did not do what it was told.
-    #[error("the worker: {0}")]
+    #[error("{by}{0}", by = by_worker(.0))]
     Worker(#[from] ControlError),
     /// The store could not be read.
     #[error("the store: {0}")]
@@ -272,6 +272,10 @@ impl EngineError {
             Self::BindingNotFound { .. } => "binding-not-found",
             Self::NotActive(_) => "plugin-not-active",
             Self::Device(_) => "device",
+            Self::Worker(ControlError::NoPort { ports, .. }) if ports.is_empty() => "no-console",
+            Self::Worker(ControlError::NoPort { .. }) => "console-port-not-found",
+            Self::Worker(ControlError::NotATerminal(_)) => "not-a-terminal",
+            Self::Worker(ControlError::Unsupported { .. }) => "worker-too-old",
             Self::Worker(_) => "worker",
             Self::Commit(CommitError::ReadOnly { .. }) => "store-read-only",
             Self::Read(_) | Self::Commit(_) => "store",
@@ -284,6 +288,14 @@ impl EngineError {
             Self::Blob(_) => "image-store",
             Self::ShuttingDown => "shutting-down",
         }
+    }
+}
+
+/// What is told before a worker's error: nothing where it is about what was asked for.
+const fn by_worker(error: &ControlError) -> &'static str {
+    match error {
+        ControlError::NoPort { .. } | ControlError::NotATerminal(_) => "",
+        _ => "the worker: ",
     }
 }
 

@@ -36,6 +36,7 @@ mod boot;
 mod cleanup;
 mod clock;
 mod config;
+mod console;
 mod context;
 mod devices;
 mod engine;
@@ -71,4 +72,4 @@ pub use roost_store::{
     Backup, BackupError, BlobError, BlobWriter, Blobs, CommitError, DecisionFilter, DecisionPage,
     KvUsage, OpenError, Order, ReadError, Retention, Store,
 };
-pub use roost_worker::{InProcessBackend, SerialChunk, WorkerBackend};
+pub use roost_worker::{ConsoleSize, ControlError, InProcessBackend, SerialChunk, WorkerBackend};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use roost_model::{Control, Counters, DeviceReport, Effect, GuestExit, VmId};
 use roost_worker::{
-    AdoptError, Adoption, Backend, ControlError, GuestState, HandleEvent, KillError, Launch,
-    LaunchError, SerialChunk, VmHandle, WorkerIdentity,
+    AdoptError, Adoption, Backend, ConsoleSize, ControlError, GuestState, HandleEvent, KillError,
+    Launch, LaunchError, SerialChunk, VmHandle, WorkerIdentity,
 };
 
 use crate::faults::Faults;
@@ -115,6 +115,27 @@ impl VmHandle for Guest {
     /// What a user types is not of the lifecycle.
     async fn serial_write(&self, bytes: &[u8]) -> Result<usize, ControlError> {
         self.inner.serial_write(bytes).await
+    }
+
+    async fn console_read(
+        &self,
+        port: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<SerialChunk, ControlError> {
+        self.inner.console_read(port, from, max).await
+    }
+
+    async fn console_wait(&self, port: &str, past: u64) -> Result<u64, ControlError> {
+        self.inner.console_wait(port, past).await
+    }
+
+    async fn console_write(&self, port: &str, bytes: &[u8]) -> Result<usize, ControlError> {
+        self.inner.console_write(port, bytes).await
+    }
+
+    async fn console_resize(&self, port: &str, size: ConsoleSize) -> Result<(), ControlError> {
+        self.inner.console_resize(port, size).await
     }
 
     /// Limits and the balloon's target are not of the lifecycle: they end with the incarnation.

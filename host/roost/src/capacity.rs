@@ -71,7 +71,7 @@ fn overcommitted(memory_mib: u64, factor: f64) -> u64 {
 
 fn machine_memory_mib() -> Result<u64> {
     let info = rustix::system::sysinfo();
-    let bytes = u64::from(info.totalram).checked_mul(u64::from(info.mem_unit));
+    let bytes = info.totalram.checked_mul(u64::from(info.mem_unit));
     Ok(bytes.context("the size of this machine's memory")? / MIB)
 }
 

@@ -48,13 +48,10 @@ pub(crate) enum Vm {
     /// Limit how much a running VM may read, write, send, receive or print.
     #[command(subcommand)]
     Limit(Limit),
-    /// Print a VM's serial output.
+    /// Print what a VM printed on its serial port, or on a port of its console.
     Logs(console::Logs),
-    /// Talk to a VM's serial port; Ctrl-] detaches.
-    Console {
-        /// Name or id.
-        vm: String,
-    },
+    /// Talk to a VM's serial port, or a port of its console; Ctrl-] detaches.
+    Console(console::Of),
 }
 
 #[derive(Args)]
@@ -150,7 +147,7 @@ impl Vm {
             Self::Balloon(balloon) => balloon.run(client).await,
             Self::Limit(limit) => limit.run(client).await,
             Self::Logs(logs) => logs.run(client).await,
-            Self::Console { vm } => console::attach(client, &vm).await,
+            Self::Console(of) => console::attach(client, &of).await,
         }
     }
 }

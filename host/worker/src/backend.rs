@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
-use roost_vmm::SerialChunk;
+use roost_vmm::{ConsoleSize, SerialChunk};
 
 use crate::devices::{Devices, Machine};
 use crate::error::{AdoptError, ControlError, KillError, LaunchError};
@@ -169,6 +169,36 @@ pub trait VmHandle: Send + Sync {
     /// # Errors
     /// The guest has ended, or the worker does not answer.
     async fn serial_write(&self, bytes: &[u8]) -> Result<usize, ControlError>;
+
+    /// Output of a port of the virtio console, as [`Self::serial_read`] gives it. The port is
+    /// named by its index (0 is the terminal) or by its name.
+    ///
+    /// # Errors
+    /// There is no such port, the worker is of a host that knew no ports, or it does not answer.
+    async fn console_read(
+        &self,
+        port: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<SerialChunk, ControlError>;
+
+    /// Waits for output of a console port, as [`Self::serial_wait`] does.
+    ///
+    /// # Errors
+    /// As of [`Self::console_read`].
+    async fn console_wait(&self, port: &str, past: u64) -> Result<u64, ControlError>;
+
+    /// Gives the guest input on a console port; returns how many bytes there was room for.
+    ///
+    /// # Errors
+    /// The guest has ended, and those of [`Self::console_read`].
+    async fn console_write(&self, port: &str, bytes: &[u8]) -> Result<usize, ControlError>;
+
+    /// Changes the size of a console port that is a terminal.
+    ///
+    /// # Errors
+    /// It is not a terminal, and those of [`Self::console_write`].
+    async fn console_resize(&self, port: &str, size: ConsoleSize) -> Result<(), ControlError>;
 
     /// Has a running guest do something, or changes what it may do.
     ///

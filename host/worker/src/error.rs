@@ -127,7 +127,36 @@ pub enum ControlError {
     /// The worker process is gone.
     #[error("the worker is gone")]
     Gone,
+    /// The worker does not know the request: it was started by an older host.
+    #[error(
+        "an older host started it, and it does not know {request}; it will when the VM is rebooted"
+    )]
+    Unsupported {
+        /// What was asked.
+        request: &'static str,
+    },
+    /// The VM has no such console port.
+    #[error("{}", no_port(.port, .ports))]
+    NoPort {
+        /// What was asked for.
+        port: String,
+        /// What there is. Empty: the VM has no console.
+        ports: Vec<String>,
+    },
+    /// The console port is a stream of bytes, which has no size.
+    #[error("console port {0:?} is not a terminal and has no size")]
+    NotATerminal(String),
     /// The worker's answer does not belong to the request.
     #[error("the worker broke the protocol: {0}")]
     Protocol(String),
+}
+
+fn no_port(port: &str, ports: &[String]) -> String {
+    if ports.is_empty() {
+        return "the VM has no console; it has a serial port".to_owned();
+    }
+    format!(
+        "there is no console port {port:?}; there are {}",
+        ports.join(", ")
+    )
 }

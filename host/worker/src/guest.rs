@@ -1,6 +1,8 @@
 //! One guest from built to ended, in whichever process it runs. What remains of it after its end
 //! is small: how it ended, its last counters, the tail of its output.
 
+mod console;
+
 use std::os::fd::BorrowedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +13,9 @@ use crate::backend::GuestState;
 use crate::devices;
 use crate::limits::MAX_SERIAL_BYTES;
 
+pub(crate) use console::{NoPort, NotResized};
+use console::{Remains, remains};
+
 pub(crate) struct Guest {
     life: Life,
     /// Whether it ever ran.
@@ -19,7 +24,11 @@ pub(crate) struct Guest {
 
 enum Life {
     Alive(Vm),
-    Ended { end: End, tail: SerialChunk },
+    Ended {
+        end: End,
+        tail: SerialChunk,
+        consoles: Vec<Remains>,
+    },
 }
 
 /// How a guest ended.
@@ -60,14 +69,22 @@ impl Guest {
         }
     }
 
-    /// A guest that has ended, and its output from position `from` on.
+    /// A guest that has ended, and its output from position `from` on, on the serial port and on
+    /// a console with two ports.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn ended(end: End, from: u64, output: Vec<u8>) -> Self {
-        let (offset, bytes) = (from, output);
+        let tail = SerialChunk {
+            offset: from,
+            bytes: output,
+        };
+        let stream = Some("stream".to_owned());
+        let console = |name| Remains::new(name, tail.clone());
+        let consoles = [None, stream].map(console).into();
         Self {
             life: Life::Ended {
                 end,
-                tail: SerialChunk { offset, bytes },
+                tail,
+                consoles,
             },
             resumed: true,
         }
@@ -114,12 +131,7 @@ impl Guest {
         let max = max.min(MAX_SERIAL_BYTES);
         match &self.life {
             Life::Alive(vm) => vm.serial().read(from, max),
-            Life::Ended { tail, .. } => {
-                let offset = from.clamp(tail.offset, end_of(tail));
-                let skip = usize::try_from(offset - tail.offset).unwrap_or(usize::MAX);
-                let bytes = tail.bytes.iter().skip(skip).take(max).copied().collect();
-                SerialChunk { offset, bytes }
-            }
+            Life::Ended { tail, .. } => part(tail, from, max),
         }
     }
 
@@ -210,8 +222,12 @@ impl Guest {
             counters: vm.counters(),
             at_ms: now_ms(),
         };
-        let tail = vm.serial().read(0, usize::MAX);
-        match std::mem::replace(&mut self.life, Life::Ended { end, tail }) {
+        let ended = Life::Ended {
+            end,
+            tail: vm.serial().read(0, usize::MAX),
+            consoles: remains(vm),
+        };
+        match std::mem::replace(&mut self.life, ended) {
             Life::Alive(vm) => Some(vm),
             Life::Ended { .. } => None,
         }
@@ -224,6 +240,14 @@ impl Guest {
             Life::Ended { end, .. } => Some(end),
         }
     }
+}
+
+/// Of a tail of output: from position `from` on, at most `max` bytes.
+fn part(tail: &SerialChunk, from: u64, max: usize) -> SerialChunk {
+    let offset = from.clamp(tail.offset, end_of(tail));
+    let skip = usize::try_from(offset - tail.offset).unwrap_or(usize::MAX);
+    let bytes = tail.bytes.iter().skip(skip).take(max).copied().collect();
+    SerialChunk { offset, bytes }
 }
 
 fn end_of(chunk: &SerialChunk) -> u64 {

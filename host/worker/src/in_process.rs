@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
-use roost_vmm::{SerialChunk, Vm, VmConfig};
+use roost_vmm::{ConsoleSize, SerialChunk, Vm, VmConfig};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::spawn_blocking;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::backend::{Adoption, Backend, GuestState, HandleEvent, Launch, VmHandle};
 use crate::error::{AdoptError, ControlError, KillError, LaunchError};
-use crate::guest::{ControlFailed, End, Ended, Guest};
+use crate::guest::{ControlFailed, End, Ended, Guest, NoPort, NotResized};
 use crate::limits::{LAUNCH_DEADLINE, REQUEST_DEADLINE, STOP_DEADLINE};
 use crate::process::WorkerIdentity;
 use crate::readiness;
@@ -122,6 +122,8 @@ struct Inner {
     /// How the guest ended, once it has.
     end: watch::Sender<Option<End>>,
     serial_end: watch::Sender<u64>,
+    /// Changes when a port of the console has more output.
+    console_news: watch::Sender<()>,
 }
 
 impl Inner {
@@ -147,12 +149,22 @@ impl InProcess {
         let output = vm.serial().output_fd().try_clone_to_owned()?;
         let exit = readiness::watch(Arc::new(exit))?;
         let output = readiness::watch(Arc::new(output))?;
+        let mut ports = Vec::new();
+        for port in (0..).map_while(|index| vm.console(index)) {
+            let exit = readiness::watch(Arc::new(vm.exit_fd().try_clone_to_owned()?))?;
+            let output = readiness::watch(Arc::new(port.output_fd().try_clone_to_owned()?))?;
+            ports.push((exit, output));
+        }
         let inner = Arc::new(Inner {
             guest: Mutex::new(Guest::new(vm)),
             end: watch::Sender::new(None),
             serial_end: watch::Sender::new(0),
+            console_news: watch::Sender::new(()),
         });
         tokio::spawn(follow(Arc::downgrade(&inner), exit, output));
+        for (exit, output) in ports {
+            tokio::spawn(follow_console(Arc::downgrade(&inner), exit, output));
+        }
         Ok(Self {
             inner,
             told: AsyncMutex::new(false),
@@ -203,6 +215,24 @@ async fn follow(inner: Weak<Inner>, exit: Readable, output: Readable) {
                 // It fails only when the runtime is going down.
                 let _ = spawn_blocking(move || inner.settle()).await;
                 return;
+            }
+        }
+    }
+}
+
+/// Notes new output of a port of the console until the guest ends.
+async fn follow_console(inner: Weak<Inner>, exit: Readable, output: Readable) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = exit.readable() => return,
+            ready = output.readable() => {
+                let Ok(mut ready) = ready else { return };
+                // An eventfd: reading resets it.
+                let _ = rustix::io::read(output.get_ref(), &mut [0; 8]);
+                ready.clear_ready();
+                let Some(inner) = inner.upgrade() else { return };
+                inner.console_news.send_replace(());
             }
         }
     }
@@ -291,6 +321,52 @@ impl VmHandle for InProcess {
             .map_err(|Ended| ControlError::GuestEnded)
     }
 
+    async fn console_read(
+        &self,
+        port: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<SerialChunk, ControlError> {
+        let guest = self.inner.guest();
+        Ok(guest.console_read(console(&guest, port)?, from, max))
+    }
+
+    async fn console_wait(&self, port: &str, past: u64) -> Result<u64, ControlError> {
+        let mut news = self.inner.console_news.subscribe();
+        let mut ended = self.inner.end.subscribe();
+        loop {
+            news.mark_unchanged();
+            {
+                let guest = self.inner.guest();
+                let end = guest.console_end(console(&guest, port)?);
+                if end > past || guest.end().is_some() {
+                    return Ok(end);
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => changed.map_err(|_| ControlError::Gone)?,
+                ended = ended.wait_for(Option::is_some) => {
+                    ended.map_err(|_| ControlError::Gone)?;
+                }
+            }
+        }
+    }
+
+    async fn console_write(&self, port: &str, bytes: &[u8]) -> Result<usize, ControlError> {
+        let guest = self.inner.guest();
+        let written = guest.console_write(console(&guest, port)?, bytes);
+        written.map_err(|Ended| ControlError::GuestEnded)
+    }
+
+    async fn console_resize(&self, port: &str, size: ConsoleSize) -> Result<(), ControlError> {
+        let guest = self.inner.guest();
+        let resized = guest.console_resize(console(&guest, port)?, size);
+        resized.map_err(|why| match why {
+            NotResized::Ended => ControlError::GuestEnded,
+            NotResized::NotATerminal => ControlError::NotATerminal(port.to_owned()),
+        })
+    }
+
     async fn control(&self, control: Control) -> Result<(), ControlError> {
         let done = self.with("control", REQUEST_DEADLINE, move |inner| {
             inner.guest().control(&control)
@@ -337,4 +413,14 @@ impl VmHandle for InProcess {
     async fn acknowledge(&self, _sequence: u64) -> Result<(), ControlError> {
         Ok(())
     }
+}
+
+/// The index of a port of the guest's console.
+fn console(guest: &Guest, port: &str) -> Result<usize, ControlError> {
+    guest
+        .console(port)
+        .map_err(|NoPort { ports }| ControlError::NoPort {
+            port: port.to_owned(),
+            ports,
+        })
 }

@@ -58,7 +58,7 @@ pub use probe::Probe;
 pub use process::WorkerIdentity;
 pub use remote::WorkerBackend;
 pub use roost_vmm::{
-    BaseName, DiskError, DiskFormat, InitrdError, KernelError, KernelInfo, SerialChunk,
-    check_initrd, create_qcow2, disk_bytes, inspect_kernel,
+    BaseName, ConsoleSize, DiskError, DiskFormat, InitrdError, KernelError, KernelInfo,
+    SerialChunk, check_initrd, create_qcow2, disk_bytes, inspect_kernel,
 };
 pub use run_dir::{has_control_socket, has_sockets, listen_vsock, remove_sockets};

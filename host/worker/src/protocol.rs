@@ -9,6 +9,7 @@
 //! absent have defaults, and a request that is not known is answered as unsupported.
 
 use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
+use roost_vmm::ConsoleSize;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Base64;
@@ -55,6 +56,11 @@ pub(crate) enum Request {
     SerialWrite {
         bytes: Base64,
     },
+    /// Of a port of the console, by its index or name.
+    Console {
+        port: String,
+        ask: ConsoleRequest,
+    },
     /// Anything else that a running guest can be asked.
     Control {
         control: Control,
@@ -70,6 +76,30 @@ pub(crate) enum Request {
     Unknown,
 }
 
+/// What is asked of a port of the console: see the requests of the serial port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub(crate) enum ConsoleRequest {
+    Read {
+        from: u64,
+        max: u64,
+    },
+    /// Answered at once with the output's end. If that is not past `past`, one
+    /// [`WorkerMessage::ConsoleOutput`] follows when there is more.
+    Watch {
+        past: u64,
+    },
+    Write {
+        bytes: Base64,
+    },
+    /// Only of the terminal.
+    Resize {
+        size: ConsoleSize,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
 impl Request {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
@@ -80,6 +110,7 @@ impl Request {
             Self::SerialRead { .. } => "serial-read",
             Self::SerialWatch { .. } => "serial-watch",
             Self::SerialWrite { .. } => "serial-write",
+            Self::Console { .. } => "console",
             Self::Control { .. } => "control",
             Self::Devices => "devices",
             Self::Ack { .. } => "ack",
@@ -110,6 +141,10 @@ pub(crate) enum WorkerMessage {
     /// There is more serial output, up to `end`.
     SerialOutput {
         end: u64,
+    },
+    /// A port of the console, of which the host wanted to know, has more output.
+    ConsoleOutput {
+        port: usize,
     },
     /// A newer connection takes this one's place; this one closes.
     Replaced,
@@ -164,8 +199,16 @@ pub(crate) enum Response {
 #[serde(tag = "because", rename_all = "kebab-case")]
 pub(crate) enum Failed {
     GuestEnded,
-    Vm { detail: String },
+    Vm {
+        detail: String,
+    },
     Unsupported,
+    /// There is no such port of the console; these are there.
+    NoPort {
+        ports: Vec<String>,
+    },
+    /// The port of the console has no size.
+    NotATerminal,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

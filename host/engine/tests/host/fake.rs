@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
 use roost_worker::{
-    AdoptError, Adoption, Backend, ControlError, GuestState, HandleEvent, KillError, Launch,
-    LaunchError, SerialChunk, VmHandle, WorkerIdentity,
+    AdoptError, Adoption, Backend, ConsoleSize, ControlError, GuestState, HandleEvent, KillError,
+    Launch, LaunchError, SerialChunk, VmHandle, WorkerIdentity,
 };
 
 /// The name of a worker's socket in its run directory.
@@ -193,6 +193,27 @@ impl VmHandle for Guest {
         self.answer("serial-write", bytes.len())
     }
 
+    async fn console_read(
+        &self,
+        port: &str,
+        _from: u64,
+        _max: usize,
+    ) -> Result<SerialChunk, ControlError> {
+        Err(no_console(port))
+    }
+
+    async fn console_wait(&self, port: &str, _past: u64) -> Result<u64, ControlError> {
+        Err(no_console(port))
+    }
+
+    async fn console_write(&self, port: &str, _bytes: &[u8]) -> Result<usize, ControlError> {
+        Err(no_console(port))
+    }
+
+    async fn console_resize(&self, port: &str, _size: ConsoleSize) -> Result<(), ControlError> {
+        Err(no_console(port))
+    }
+
     async fn control(&self, _control: Control) -> Result<(), ControlError> {
         self.answer("control", ())
     }
@@ -207,5 +228,13 @@ impl VmHandle for Guest {
 
     async fn acknowledge(&self, _sequence: u64) -> Result<(), ControlError> {
         self.answer("ack", ())
+    }
+}
+
+/// These VMs have none.
+fn no_console(port: &str) -> ControlError {
+    ControlError::NoPort {
+        port: port.to_owned(),
+        ports: Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! One connection to a worker: frames in, frames out, and how long a peer may take.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     held: bool,
     /// Whether the peer wants to know of more output.
     pub(crate) watching: bool,
+    /// The ports of the console of whose output it wants to know more: each of them exists.
+    pub(crate) watching_ports: BTreeSet<usize>,
     /// The number of the last event that was queued.
     pub(crate) told: u64,
 }
@@ -67,6 +70,7 @@ impl Connection {
             output_due: None,
             held: false,
             watching: false,
+            watching_ports: BTreeSet::new(),
             told: 0,
         }))
     }
@@ -90,6 +94,7 @@ impl Connection {
     pub(crate) fn close(&mut self) {
         self.phase = Phase::Closing;
         self.watching = false;
+        self.watching_ports.clear();
         self.input_due = None;
         self.input = BytesMut::new();
     }

@@ -32,6 +32,8 @@ pub(super) struct Ready {
     control: bool,
     exit: bool,
     output: bool,
+    /// Ports of the console with new output.
+    ports: Vec<usize>,
     /// By the connection's index.
     connections: Vec<bool>,
 }
@@ -141,6 +143,18 @@ impl EventLoop {
                 set.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             }
         }
+        let is_watched = |port: &usize| {
+            let mut connections = self.connections.iter();
+            connections.any(|connection| connection.watching_ports.contains(port))
+        };
+        let ports = 0..guest.map_or(0, Guest::console_count);
+        let mut port_slots = Vec::new();
+        for port in ports.filter(is_watched) {
+            if let Some(fd) = guest.and_then(|guest| guest.console_fd(port)) {
+                port_slots.push((port, set.len()));
+                set.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            }
+        }
         let first = set.len();
         for connection in &self.connections {
             let mut flags = PollFlags::empty();
@@ -175,6 +189,9 @@ impl EventLoop {
                 .is_some_and(|fd| !fd.revents().is_empty())
         };
         let [control, exit, output] = slots.map(is_ready);
+        let ports = port_slots.into_iter();
+        let ports = ports.filter(|(_, slot)| is_ready(Some(*slot)));
+        let ports = ports.map(|(port, _)| port).collect();
         let connections = set
             .iter()
             .skip(first)
@@ -184,6 +201,7 @@ impl EventLoop {
             control,
             exit,
             output,
+            ports,
             connections,
         })
     }
@@ -194,6 +212,9 @@ impl EventLoop {
         }
         if ready.output {
             self.announce_output(now);
+        }
+        for port in &ready.ports {
+            self.announce_console(*port, now);
         }
         let mut ready_connections = ready.connections.iter();
         let mut greeted = None;
@@ -241,6 +262,19 @@ impl EventLoop {
         }
     }
 
+    /// Tells whoever watches a port of the console that there is more output.
+    fn announce_console(&mut self, port: usize, now: Instant) {
+        if let Some(output) = self.worker.guest().and_then(|guest| guest.console_fd(port)) {
+            // As of the serial port.
+            let _ = rustix::io::read(output, &mut [0; 8]);
+        }
+        for connection in &mut self.connections {
+            if connection.watching_ports.remove(&port) {
+                connection.queue(&WorkerMessage::ConsoleOutput { port }, now);
+            }
+        }
+    }
+
     /// Reads and answers what a peer says. True if it has just proved to be the host.
     fn converse(&mut self, index: usize, is_ready: bool, now: Instant) -> Result<bool, Dropped> {
         let Self {
@@ -272,6 +306,10 @@ impl EventLoop {
                         Outcome::Respond(response) => response,
                         Outcome::Watch(response) => {
                             connection.watching = true;
+                            response
+                        }
+                        Outcome::WatchConsole(port, response) => {
+                            connection.watching_ports.insert(port);
                             response
                         }
                         Outcome::Quit => {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
 use roost_model::{Button, Control, Counters, GuestExit, RateLimit, RateLimits, VmId};
+use roost_vmm::ConsoleSize;
 use tokio_util::codec::LengthDelimitedCodec;
 
 use super::connection::{Connection, Phase};
@@ -19,7 +20,8 @@ use crate::fuzz::{Cut, Frame};
 use crate::guest::{End, Guest};
 use crate::limits::{MAX_CONNECTIONS, MAX_FRAME_BYTES};
 use crate::protocol::{
-    Hello, HostMessage, PROTOCOL_VERSION, Request, Response, WorkerMessage, WorkerState,
+    ConsoleRequest, Hello, HostMessage, PROTOCOL_VERSION, Request, Response, WorkerMessage,
+    WorkerState,
 };
 
 const NONCE: &str = "a secret";
@@ -109,7 +111,7 @@ impl<'a> Arbitrary<'a> for Said {
                 nonce: u.arbitrary()?,
             })));
         }
-        let request = match u.int_in_range(0..=12)? {
+        let request = match u.int_in_range(0..=14)? {
             0 => Request::Resume,
             1 => Request::Pause,
             2 => Request::Stop,
@@ -127,8 +129,12 @@ impl<'a> Arbitrary<'a> for Said {
             8 | 9 => Request::Control {
                 control: control(u)?,
             },
-            10 => Request::Devices,
-            11 => Request::Ack {
+            10 | 11 => Request::Console {
+                port: port(u)?,
+                ask: console(u)?,
+            },
+            12 => Request::Devices,
+            13 => Request::Ack {
                 sequence: u.arbitrary()?,
             },
             _ if u.ratio(1, 4)? => Request::Quit,
@@ -137,6 +143,37 @@ impl<'a> Arbitrary<'a> for Said {
         let id = u.arbitrary()?;
         Ok(Self(HostMessage::Request { id, request }))
     }
+}
+
+fn port(u: &mut Unstructured<'_>) -> Result<String> {
+    Ok(match u.int_in_range(0..=3)? {
+        0 => "0".to_owned(),
+        1 => "1".to_owned(),
+        2 => "stream".to_owned(),
+        _ => u.arbitrary()?,
+    })
+}
+
+fn console(u: &mut Unstructured<'_>) -> Result<ConsoleRequest> {
+    Ok(match u.int_in_range(0..=4)? {
+        0 => ConsoleRequest::Read {
+            from: u.arbitrary()?,
+            max: u.arbitrary()?,
+        },
+        1 => ConsoleRequest::Watch {
+            past: u.arbitrary()?,
+        },
+        2 => ConsoleRequest::Write {
+            bytes: Base64(u.arbitrary()?),
+        },
+        3 => ConsoleRequest::Resize {
+            size: ConsoleSize {
+                columns: u.arbitrary()?,
+                rows: u.arbitrary()?,
+            },
+        },
+        _ => ConsoleRequest::Unknown,
+    })
 }
 
 fn control(u: &mut Unstructured<'_>) -> Result<Control> {

@@ -15,6 +15,7 @@
 //! ```
 
 mod connection;
+mod console;
 mod detach;
 mod event_loop;
 #[cfg(any(test, fuzzing))]

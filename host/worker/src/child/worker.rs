@@ -34,6 +34,8 @@ pub(crate) enum Outcome {
     Respond(Response),
     /// Respond, and tell when there is more output.
     Watch(Response),
+    /// Respond, and tell when there is more output on this port of the console.
+    WatchConsole(usize, Response),
     /// Respond, then end the process.
     Quit,
 }
@@ -179,6 +181,7 @@ impl Worker {
                     error: Failed::GuestEnded,
                 },
             },
+            Request::Console { port, ask } => return super::console::serve(guest, &port, ask),
             Request::Control { control } => match guest.control(&control) {
                 Ok(()) => Response::Done,
                 Err(ControlFailed::Ended) => Response::Failed {

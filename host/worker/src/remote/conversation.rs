@@ -185,6 +185,7 @@ pub(super) async fn listen(
                 }
             }
             Ok(WorkerMessage::SerialOutput { end }) => link.note_serial_end(end),
+            Ok(WorkerMessage::ConsoleOutput { .. }) => link.note_console_output(),
             Ok(WorkerMessage::Replaced) => return End::Replaced,
             Ok(WorkerMessage::Event { sequence, event }) => {
                 if sequence > MAX_EVENTS {

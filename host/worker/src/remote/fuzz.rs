@@ -100,7 +100,10 @@ impl<'a> Arbitrary<'a> for Said {
                     false => WorkerEvent::Unknown,
                 },
             },
-            28 | 29 => WorkerMessage::SerialOutput {
+            28 => WorkerMessage::ConsoleOutput {
+                port: u.arbitrary()?,
+            },
+            29 => WorkerMessage::SerialOutput {
                 end: u.arbitrary()?,
             },
             30 => WorkerMessage::Unknown,
@@ -181,8 +184,14 @@ fn response(u: &mut Unstructured<'_>) -> Result<Response> {
             report: DeviceReport::default(),
         },
         _ => Response::Failed {
-            error: Failed::Vm {
-                detail: u.arbitrary()?,
+            error: match u.int_in_range(0..=2)? {
+                0 => Failed::NotATerminal,
+                1 => Failed::NoPort {
+                    ports: u.arbitrary()?,
+                },
+                _ => Failed::Vm {
+                    detail: u.arbitrary()?,
+                },
             },
         },
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use roost_model::{Control, Counters, DeviceReport, GuestExit};
-use roost_vmm::SerialChunk;
+use roost_vmm::{ConsoleSize, SerialChunk};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::limits::{
     MAX_EVENTS, MAX_REQUESTS, MAX_SERIAL_BYTES, QUIT_DEADLINE, REQUEST_DEADLINE, STOP_DEADLINE,
 };
 use crate::process::WorkerIdentity;
-use crate::protocol::{Failed, Request, Response};
+use crate::protocol::{ConsoleRequest, Failed, Request, Response};
 
 pub(crate) struct WorkerHandle {
     link: Arc<Link>,
@@ -65,14 +65,30 @@ impl WorkerHandle {
             })) => Err(ControlError::Vm(detail)),
             Ok(Ok(Response::Failed {
                 error: Failed::Unsupported,
-            })) => Err(ControlError::Protocol(format!(
-                "the worker does not know {name}"
-            ))),
+            })) => Err(ControlError::Unsupported { request: name }),
             Ok(result) => result,
             Err(_) => Err(ControlError::Timeout {
                 request: name,
                 after_ms: deadline.as_millis(),
             }),
+        }
+    }
+
+    /// Asks about a port of the console.
+    async fn ask_console(&self, port: &str, ask: ConsoleRequest) -> Result<Response, ControlError> {
+        let port = port.to_owned();
+        let request = Request::Console {
+            port: port.clone(),
+            ask,
+        };
+        match self.ask(request, REQUEST_DEADLINE).await? {
+            Response::Failed {
+                error: Failed::NoPort { ports },
+            } => Err(ControlError::NoPort { port, ports }),
+            Response::Failed {
+                error: Failed::NotATerminal,
+            } => Err(ControlError::NotATerminal(port)),
+            response => Ok(response),
         }
     }
 
@@ -220,6 +236,70 @@ impl VmHandle for WorkerHandle {
         match self.ask(request, REQUEST_DEADLINE).await? {
             Response::Written { count } => Ok(usize::try_from(count).unwrap_or(limit).min(limit)),
             other => Err(unexpected("serial-write", &other)),
+        }
+    }
+
+    async fn console_read(
+        &self,
+        port: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<SerialChunk, ControlError> {
+        let max = max.min(MAX_SERIAL_BYTES) as u64;
+        match self
+            .ask_console(port, ConsoleRequest::Read { from, max })
+            .await?
+        {
+            Response::Serial {
+                offset,
+                bytes: Base64(bytes),
+            } => Ok(SerialChunk { offset, bytes }),
+            other => Err(unexpected("console", &other)),
+        }
+    }
+
+    async fn console_wait(&self, port: &str, past: u64) -> Result<u64, ControlError> {
+        let mut news = self.link.news();
+        loop {
+            news.mark_unchanged();
+            let ended = self.link.state() == GuestState::Exited;
+            let watch = ConsoleRequest::Watch { past };
+            let end = match self.ask_console(port, watch).await? {
+                Response::SerialEnd { end } => end,
+                other => return Err(unexpected("console", &other)),
+            };
+            // What a guest had said when it ended is told after that.
+            if end > past || ended {
+                return Ok(end);
+            }
+            if !self.link.is_connected() {
+                return Err(self.why_not());
+            }
+            // The sender is in the link, which lives as long as this handle.
+            let _ = news.changed().await;
+        }
+    }
+
+    async fn console_write(&self, port: &str, bytes: &[u8]) -> Result<usize, ControlError> {
+        // As on the serial port.
+        let bytes = bytes.get(..MAX_SERIAL_BYTES).unwrap_or(bytes);
+        let limit = bytes.len();
+        let write = ConsoleRequest::Write {
+            bytes: Base64(bytes.to_vec()),
+        };
+        match self.ask_console(port, write).await? {
+            Response::Written { count } => Ok(usize::try_from(count).unwrap_or(limit).min(limit)),
+            other => Err(unexpected("console", &other)),
+        }
+    }
+
+    async fn console_resize(&self, port: &str, size: ConsoleSize) -> Result<(), ControlError> {
+        match self
+            .ask_console(port, ConsoleRequest::Resize { size })
+            .await?
+        {
+            Response::Done => Ok(()),
+            other => Err(unexpected("console", &other)),
         }
     }
 

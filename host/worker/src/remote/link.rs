@@ -121,6 +121,11 @@ impl Link {
         self.news.send_replace(());
     }
 
+    /// A port of the console has more output. Who waits for it asks which, and how much.
+    pub(crate) fn note_console_output(&self) {
+        self.news.send_replace(());
+    }
+
     pub(crate) fn note_disconnected(&self) {
         self.known().connected = false;
         self.news.send_replace(());

@@ -19,7 +19,8 @@ use crate::frame;
 use crate::limits::{MAX_EVENTS, MAX_FRAME_BYTES, REQUEST_DEADLINE};
 use crate::process::Process;
 use crate::protocol::{
-    HostMessage, PROTOCOL_VERSION, Response, Welcome, WorkerEvent, WorkerMessage, WorkerState,
+    Failed, HostMessage, PROTOCOL_VERSION, Request, Response, Welcome, WorkerEvent, WorkerMessage,
+    WorkerState,
 };
 use crate::run_dir::RunDir;
 
@@ -219,5 +220,34 @@ async fn an_answer_to_another_question_is_a_typed_error() {
         asking.await.unwrap(),
         Err(ControlError::Protocol(_))
     ));
+    played.end().await;
+}
+
+#[tokio::test]
+async fn a_worker_of_an_older_host_says_that_it_has_no_console_ports_and_goes_on() {
+    let mut played = Played::new().await;
+    for failed in [true, false] {
+        let handle = Arc::clone(&played.handle);
+        let asking = tokio::spawn(async move { handle.console_write("0", b"x").await });
+        let HostMessage::Request { id, request } = played.receive().await else {
+            panic!("expected a request");
+        };
+        let Request::Console { port, .. } = request else {
+            panic!("expected one for the console");
+        };
+        assert_eq!(port, "0");
+        let response = match failed {
+            true => Response::Failed {
+                error: Failed::Unsupported,
+            },
+            false => Response::Written { count: 1 },
+        };
+        played.send(&WorkerMessage::Response { id, response }).await;
+        let expected = match failed {
+            true => Err(ControlError::Unsupported { request: "console" }),
+            false => Ok(1),
+        };
+        assert_eq!(asking.await.unwrap(), expected);
+    }
     played.end().await;
 }

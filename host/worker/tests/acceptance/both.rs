@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use roost_guests::{ECHO, HELLO, RESET, STORM, TRIPLE_FAULT};
+use roost_guests::{BURN, ECHO, HELLO, RESET, STORM, TRIPLE_FAULT, VIRTIO_CONSOLE};
 use roost_model::GuestExit;
-use roost_worker::{ControlError, GuestState, HandleEvent, LaunchError, VmHandle};
+use roost_worker::{ConsoleSize, ControlError, GuestState, HandleEvent, LaunchError, VmHandle};
 
 use crate::fixture::{Fixture, event, output, within};
 
@@ -35,6 +35,9 @@ on_both! {
     a_guest_receives_what_is_written
     a_storm_of_output_stays_bounded_and_can_be_stopped
     waiting_for_output_ends_with_the_guest
+    a_console_port_is_read_written_and_resized_and_keeps_its_output
+    waiting_for_a_console_port_ends_with_the_guest
+    a_console_port_that_is_not_there_is_refused_with_those_that_are
     quitting_twice_is_fine
     a_file_that_is_no_kernel_is_refused_and_leaves_nothing
     memory_that_can_not_be_had_is_refused
@@ -200,6 +203,83 @@ async fn waiting_for_output_ends_with_the_guest(fixture: Fixture) {
     handle.stop().await.unwrap();
     assert_eq!(within(waiting).await.unwrap().unwrap(), ready);
     handle.quit().await.unwrap();
+}
+
+async fn boot_with_console(fixture: &Fixture, kernel: &[u8]) -> Arc<dyn VmHandle> {
+    let mut launch = fixture.launch_of(kernel, "");
+    launch.devices.console = true;
+    let handle = within(fixture.backend.launch(launch)).await.unwrap();
+    handle.resume().await.unwrap();
+    handle
+}
+
+/// Waits until the guest has said all of this on its console.
+async fn said(handle: &Arc<dyn VmHandle>, all: &str) {
+    let mut end = 0;
+    while end < all.len() as u64 {
+        end = within(handle.console_wait("0", end)).await.unwrap();
+    }
+    let chunk = handle.console_read("0", 0, usize::MAX).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&chunk.bytes), all);
+}
+
+async fn a_console_port_is_read_written_and_resized_and_keeps_its_output(fixture: Fixture) {
+    let handle = boot_with_console(&fixture, VIRTIO_CONSOLE).await;
+    said(&handle, "who is there?\n").await;
+    assert_eq!(handle.console_write("0", b"me").await, Ok(2));
+    said(&handle, "who is there?\nme at 80x24\n").await;
+    let size = ConsoleSize {
+        columns: 132,
+        rows: 50,
+    };
+    handle.console_resize("0", size).await.unwrap();
+    handle.console_write("0", b"q").await.unwrap();
+    ends_with(&handle, GuestExit::Reset).await;
+
+    let all = "who is there?\nme at 80x24\nq at 132x50\n";
+    said(&handle, all).await;
+    let part = handle.console_read("0", 4, 2).await.unwrap();
+    assert_eq!((part.offset, &part.bytes[..]), (4, &b"is"[..]));
+    let ended = Err(ControlError::GuestEnded);
+    assert_eq!(handle.console_write("0", b"x").await, ended.map(|()| 0));
+    assert_eq!(
+        handle.console_resize("0", size).await,
+        Err(ControlError::GuestEnded)
+    );
+    handle.quit().await.unwrap();
+}
+
+async fn waiting_for_a_console_port_ends_with_the_guest(fixture: Fixture) {
+    let handle = boot_with_console(&fixture, BURN).await;
+    let waiting = tokio::spawn({
+        let handle = Arc::clone(&handle);
+        async move { handle.console_wait("0", 0).await }
+    });
+    handle.stop().await.unwrap();
+    assert_eq!(within(waiting).await.unwrap(), Ok(0));
+    handle.quit().await.unwrap();
+}
+
+async fn a_console_port_that_is_not_there_is_refused_with_those_that_are(fixture: Fixture) {
+    let handle = boot_with_console(&fixture, BURN).await;
+    let refusal = |port: &str, ports: &[&str]| ControlError::NoPort {
+        port: port.to_owned(),
+        ports: ports.iter().map(|&port| port.to_owned()).collect(),
+    };
+    for port in ["1", "agent", "", "-1", "18446744073709551616"] {
+        let no_port = refusal(port, &["0"]);
+        let read = handle.console_read(port, 0, 1).await;
+        assert_eq!(read, Err(no_port.clone()));
+        assert_eq!(handle.console_wait(port, 0).await, Err(no_port.clone()));
+        assert_eq!(handle.console_write(port, b"x").await, Err(no_port.clone()));
+        let resized = handle.console_resize(port, ConsoleSize::default()).await;
+        assert_eq!(resized, Err(no_port));
+    }
+    handle.quit().await.unwrap();
+    let without = fixture.boot(BURN).await;
+    let read = without.console_read("0", 0, 1).await;
+    assert_eq!(read, Err(refusal("0", &[])));
+    without.quit().await.unwrap();
 }
 
 async fn quitting_twice_is_fine(fixture: Fixture) {

@@ -1,0 +1,86 @@
+//! The ports of a VM's virtio console. A port is named by its index, of which 0 is the terminal, or
+//! by its name.
+
+use std::time::Duration;
+
+use roost_model::VmId;
+use roost_worker::{ConsoleSize, ControlError, SerialChunk};
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::logs::{Log, TERMINAL};
+
+impl Engine {
+    /// Output of a port, as [`Self::serial_read`] gives it. Once a VM has ended, what its terminal
+    /// printed last is kept.
+    ///
+    /// # Errors
+    /// No such VM or port, or its worker does not answer or is too old.
+    pub async fn console_read(
+        &self,
+        vm: VmId,
+        port: &str,
+        from: u64,
+        max: usize,
+    ) -> Result<SerialChunk, EngineError> {
+        if let Some(handle) = self.handle(vm)? {
+            return Ok(handle.console_read(port, from, max).await?);
+        }
+        let record = self.store().vm(vm)?;
+        let has_console = record.is_some_and(|record| record.spec.console);
+        if !has_console || port != TERMINAL {
+            let ports = has_console.then(|| TERMINAL.to_owned());
+            return Err(EngineError::Worker(ControlError::NoPort {
+                port: port.to_owned(),
+                ports: ports.into_iter().collect(),
+            }));
+        }
+        Ok(self.context.kept_log(vm, Log::Terminal, from, max).await)
+    }
+
+    /// Waits until a port has output past `past`, the guest ends, or `timeout` is over.
+    ///
+    /// # Errors
+    /// Those of [`Self::console_read`].
+    pub async fn console_wait(
+        &self,
+        vm: VmId,
+        port: &str,
+        past: u64,
+        timeout: Duration,
+    ) -> Result<(), EngineError> {
+        if let Some(handle) = self.handle(vm)? {
+            let waiting = tokio::time::timeout(timeout, handle.console_wait(port, past));
+            if let Ok(waited) = waiting.await {
+                waited?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the guest input on a port; returns how many bytes there was room for.
+    ///
+    /// # Errors
+    /// The VM does not run, and those of [`Self::console_read`].
+    pub async fn console_write(
+        &self,
+        vm: VmId,
+        port: &str,
+        bytes: &[u8],
+    ) -> Result<usize, EngineError> {
+        Ok(self.running(vm)?.console_write(port, bytes).await?)
+    }
+
+    /// Changes the size of a port that is a terminal, and tells the guest.
+    ///
+    /// # Errors
+    /// It is not a terminal, and those of [`Self::console_write`].
+    pub async fn console_resize(
+        &self,
+        vm: VmId,
+        port: &str,
+        size: ConsoleSize,
+    ) -> Result<(), EngineError> {
+        Ok(self.running(vm)?.console_resize(port, size).await?)
+    }
+}
