@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use roost_model::{
-    Amounts, Effect, Grace, IllegalVerb, Incident, OpenWindow, Operation, Origin, Tenant, Verb,
-    VmRecord, transition,
+    Amounts, Effect, Grace, Incident, OpenWindow, Operation, Origin, Tenant, Verb, VmRecord,
+    transition,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{HandleEvent, VmHandle};
@@ -228,15 +228,7 @@ impl Actor {
 
     /// Whether `verb` is legal now and, for a boot, allowed; what is to be written down of that.
     async fn admit(&self, verb: Verb, attempts: &Attempts<'_>) -> Result<Vec<Change>, EngineError> {
-        if verb == Verb::Create {
-            return Err(IllegalVerb {
-                state: self.record.state.name().to_owned(),
-                verb,
-                legal: transition::legal(&self.record.state),
-            }
-            .into());
-        }
-        transition::begin(&self.record.state, verb)?;
+        transition::request(&self.record.state, verb)?;
         if verb != Verb::Boot {
             return Ok(Vec::new());
         }
