@@ -338,10 +338,11 @@ async fn a_vm_that_there_is_no_room_for_is_refused_with_the_limit_the_use_and_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_console_port_says_its_size_takes_input_and_has_an_output_and_others_are_refused() {
     let api = Api::start().await;
-    let (_, image) = api
-        .json(Method::POST, "/v1/images", roost_guests::VIRTIO_CONSOLE)
-        .await;
-    for (name, console) in [("web", true), ("without", false)] {
+    for (name, guest, console) in [
+        ("web", roost_guests::VIRTIO_CONSOLE, true),
+        ("without", roost_guests::HELLO, false),
+    ] {
+        let (_, image) = api.json(Method::POST, "/v1/images", guest).await;
         let spec = serde_json::json!({
             "name": name, "kernel": image["digest"], "console": console,
         });
