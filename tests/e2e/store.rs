@@ -49,6 +49,8 @@ fn a_host_is_backed_up_while_it_runs_and_restored_under_its_running_vms() {
     // What comes after the backup, and is lost with the restore.
     let kernel = host.file("k", roost_guests::HELLO);
     host.roost(&["vm", "create", "--name", "later", "--kernel", &kernel]);
+    host.roost(&["vm", "boot", "later"]);
+    let unknown = host.worker("later").unwrap();
 
     host.kill();
     let checked = host.roost(&["store", "check", "--data", data]);
@@ -73,6 +75,9 @@ fn a_host_is_backed_up_while_it_runs_and_restored_under_its_running_vms() {
     assert_eq!(host.worker("web"), worker);
     let error = host.refused(&["vm", "show", "later"]);
     assert!(error.contains("there is no VM"), "{error}");
+    host.until("the worker that no record knows has ended", || {
+        (!Path::new(&format!("/proc/{unknown}")).exists()).then_some(())
+    });
 }
 
 #[test]
