@@ -31,7 +31,14 @@ pub(crate) const NO_KVM: [&str; 2] = ["authors_local", "compat"];
 const TOOLCHAINS: &str = "authors";
 
 /// Folders of the repository that tests read at run time.
-const FIXTURES: [&str; 4] = ["wit", "plugins/target/components", "examples/vms", "docs"];
+const FIXTURES: [&str; 6] = [
+    "wit",
+    "plugins/target/components",
+    "examples/vms",
+    "docs",
+    "host/vmm/fuzz",
+    "host/vmm/src",
+];
 
 /// One test executable on an emulated CPU.
 const LIMIT: Duration = Duration::from_secs(900);
