@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest that anything here may take; a promise that is kept is kept in a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// VMs that are created until the disk has no place for another record.
 const MANY: usize = 5000;
 
@@ -230,9 +230,9 @@ fn on_a_full_disk_the_host_takes_nothing_more_says_so_and_its_vms_go_on() {
     assert_eq!(vms["items"].as_array().unwrap().len(), 1 + created);
     assert_eq!(host.roost(&["vm", "show", "web"])["worker"]["pid"], worker);
     for command in [
-        ["vm", "boot", "vm-0"],
+        ["vm", "shutdown", "web"],
         ["vm", "pause", "web"],
-        ["vm", "delete", "vm-0"],
+        ["vm", "delete", "web"],
     ] {
         let error = host.refused(&command);
         assert!(error.contains("it takes no more writes"), "{error}");
