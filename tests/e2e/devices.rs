@@ -4,7 +4,14 @@
 #[path = "host.rs"]
 mod host;
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
 use host::Host;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// A VM with a device of each kind that needs nothing but its host's files.
 fn create(host: &Host, name: &str, image: &str) -> String {
@@ -240,4 +247,80 @@ fn a_console_port_is_logged_typed_on_and_kept_and_one_that_is_not_there_refused(
     host.until("the next incarnation's question", || {
         (log(&host) == "who is there?\n").then_some(())
     });
+}
+
+/// A terminal: the end of the person, and the end of the program.
+fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let path = ptsname(&person, Vec::new()).unwrap();
+    let program = File::options()
+        .read(true)
+        .write(true)
+        .open(path.to_str().unwrap())
+        .unwrap();
+    (person.into(), program)
+}
+
+fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).unwrap();
+}
+
+#[test]
+fn a_guest_is_told_the_size_of_the_terminal_that_joins_and_each_new_one() {
+    let host = Host::start();
+    let kernel = host.file("virtio_console", roost_guests::VIRTIO_CONSOLE);
+    host.roost(&[
+        "vm",
+        "create",
+        "--name",
+        "a",
+        "--kernel",
+        &kernel,
+        "--console",
+    ]);
+    host.roost(&["vm", "boot", "a"]);
+    let (mut person, program) = terminal();
+    let is_cooked = |program: &File| {
+        let modes = tcgetattr(program).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+    };
+    assert!(is_cooked(&program));
+    resize(&program, 100, 30);
+    let mut console = Command::new(env!("CARGO_BIN_EXE_roost"))
+        .args(["vm", "console", "a", "--port", "0"])
+        .env("ROOST_SOCKET", host.data().join("roost.sock"))
+        .stdin(program.try_clone().unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+
+    // The guest says the size that it knows whenever something is typed.
+    let mut told = |size: &str| {
+        host.until(size, || {
+            person.write_all(b"x\n").unwrap();
+            let log = host.run(&["vm", "logs", "a", "--port", "0"]).stdout;
+            let log = String::from_utf8(log).unwrap();
+            log.ends_with(&format!(" at {size}\n")).then_some(())
+        });
+    };
+    told("100x30");
+    assert!(!is_cooked(&program), "keys are for the guest alone");
+    resize(&program, 120, 40);
+    let signalled = Command::new("kill")
+        .args(["-WINCH", &console.id().to_string()])
+        .status();
+    assert!(signalled.unwrap().success());
+    told("120x40");
+
+    person.write_all(b"\x1d").unwrap();
+    assert!(console.wait().unwrap().success());
+    assert!(is_cooked(&program), "the terminal is left as it was");
 }

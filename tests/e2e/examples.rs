@@ -31,6 +31,7 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
         rng,
         balloon,
         console,
+        console_ports,
         cpu_template,
         memory_backing,
         on_reset,
@@ -42,7 +43,8 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
         ("vsock", *vsock),
         ("rng", *rng),
         ("balloon", balloon.is_some()),
-        ("console", *console),
+        // The example of a console has ports beside its terminal.
+        ("console", *console && !console_ports.is_empty()),
         ("serial", serial_limit.is_some()),
         (
             "machine",

@@ -264,6 +264,6 @@ fn on_a_full_disk_the_host_takes_nothing_more_says_so_and_its_vms_go_on() {
     let vms = host.roost(&["vm", "list"]);
     assert_eq!(vms["items"].as_array().unwrap().len(), 1 + created);
     host.goes_on();
-    host.roost(&["vm", "boot", "vm-0"]);
-    host.roost(&["vm", "delete", "vm-0"]);
+    host.roost(&["vm", "pause", "web"]);
+    host.roost(&["vm", "delete", "web"]);
 }

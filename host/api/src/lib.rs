@@ -25,6 +25,7 @@ mod repair;
 mod routes;
 mod serial;
 mod store;
+mod unread;
 mod vms;
 
 pub use listener::{bind, serve};

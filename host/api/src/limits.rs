@@ -10,6 +10,12 @@ pub(crate) const MAX_REQUESTS: usize = 1024;
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two pieces of a body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most that is read of a body after its request was refused, bytes.
+pub(crate) const MAX_UNREAD_BYTES: usize = 64 << 20;
+/// Time for that, and between two pieces of it.
+pub(crate) const UNREAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// See [`UNREAD_TIMEOUT`].
+pub(crate) const UNREAD_PIECE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Largest JSON body, bytes.
 pub(crate) const MAX_JSON_BYTES: usize = 64 << 10;
 /// Largest component, bytes; the policy runtime takes no larger one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post, put};
 use roost_engine::Engine;
@@ -180,6 +180,7 @@ pub fn router(engine: Engine) -> Router {
                 "this route has no such method",
             )
         })
+        .layer(from_fn(crate::unread::read_first))
         .layer(from_fn_with_state(
             Arc::new(Semaphore::new(crate::limits::MAX_REQUESTS)),
             to_the_end,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roost_model::VmId;
+use roost_model::{VmId, VmRecord};
 use roost_worker::{ConsoleSize, ControlError, SerialChunk};
 
 use crate::engine::Engine;
@@ -27,6 +27,14 @@ impl Engine {
             return Ok(handle.console_read(port, from, max).await?);
         }
         let record = self.store().vm(vm)?;
+        let is_named = |record: &&VmRecord| {
+            let mut ports = record.spec.console_ports.iter();
+            ports.any(|name| name.as_str() == port)
+        };
+        if let Some(record) = record.as_ref().filter(is_named) {
+            let state = record.state.name().to_owned();
+            return Err(EngineError::NotRunning { state });
+        }
         let has_console = record.is_some_and(|record| record.spec.console);
         if !has_console || port != TERMINAL {
             let ports = has_console.then(|| TERMINAL.to_owned());

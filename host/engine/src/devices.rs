@@ -89,6 +89,7 @@ impl Opening {
             rng: spec.rng,
             balloon: spec.balloon,
             console: spec.console,
+            console_ports: spec.console_ports.clone(),
             ..Devices::default()
         };
         for (disk, image) in spec.disks.iter().zip(images) {

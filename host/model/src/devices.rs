@@ -294,6 +294,21 @@ pub(crate) fn validate(disks: &[Disk], networks: &[NetworkInterface]) -> Result<
     Ok(())
 }
 
+pub(crate) fn validate_console(console: bool, ports: &[Name]) -> Result<(), InvalidSpec> {
+    let (kind, count, max) = ("console_ports", ports.len(), limits::MAX_CONSOLE_PORTS);
+    if count > max {
+        return Err(InvalidSpec::DeviceCount { kind, count, max });
+    }
+    if count > 0 && !console {
+        return Err(InvalidSpec::NoConsole);
+    }
+    let is_index = |name: &&Name| name.as_str().bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(name) = ports.iter().find(is_index) {
+        return Err(InvalidSpec::ConsolePortName(name.to_string()));
+    }
+    unique(kind, ports.iter())
+}
+
 fn unique<'a>(
     kind: &'static str,
     names: impl Iterator<Item = &'a Name>,
@@ -413,6 +428,37 @@ mod tests {
             Err(InvalidSpec::DeviceTwice {
                 kind: "disks",
                 name: "a".to_owned()
+            })
+        );
+    }
+
+    #[test]
+    fn console_ports_are_few_have_names_of_their_own_and_a_console() {
+        let check = |console, names: &[&str]| {
+            let names: Vec<Name> = names.iter().map(|name| name.parse().unwrap()).collect();
+            validate_console(console, &names)
+        };
+        assert_eq!(check(false, &[]), Ok(()));
+        assert_eq!(check(true, &["agent", "log", "3com"]), Ok(()));
+        assert_eq!(check(false, &["agent"]), Err(InvalidSpec::NoConsole));
+        assert_eq!(
+            check(true, &["1"]),
+            Err(InvalidSpec::ConsolePortName("1".to_owned()))
+        );
+        let kind = "console_ports";
+        assert_eq!(
+            check(true, &["a", "a"]),
+            Err(InvalidSpec::DeviceTwice {
+                kind,
+                name: "a".to_owned()
+            })
+        );
+        assert_eq!(
+            check(true, &["a", "b", "c", "d"]),
+            Err(InvalidSpec::DeviceCount {
+                kind,
+                count: 4,
+                max: 3
             })
         );
     }

@@ -37,6 +37,8 @@ pub mod limits {
     pub const MAX_NETWORKS: usize = 4;
     /// Longest name of a disk, bytes: `VIRTIO_BLK_ID_BYTES` of virtio 1.2, section 5.2.6.
     pub const MAX_DISK_NAME_BYTES: usize = 20;
+    /// Most ports of a console beside the terminal.
+    pub const MAX_CONSOLE_PORTS: usize = 3;
     /// Largest disk, MiB (16 TiB): the largest file of ext4.
     pub const MAX_DISK_MIB: u64 = 16 << 20;
 }
@@ -109,6 +111,12 @@ pub enum InvalidSpec {
     /// A read-only disk is an image as it is.
     #[error("disk {0:?}: a read-only disk has an image and no size_mib")]
     DiskReadOnly(String),
+    /// Ports of a console that is not there.
+    #[error("console_ports are ports of a virtio console, and console is not true")]
+    NoConsole,
+    /// A port's name would be read as another port's index.
+    #[error("console port {0:?}: a name has a letter, for digits alone are an index")]
+    ConsolePortName(String),
     /// A limit that would let nothing pass.
     #[error("{0:?}: a rate limit's per_second and burst are at least 1")]
     RateLimit(String),
@@ -238,6 +246,9 @@ pub struct VmSpec {
     /// Whether it has a virtio console beside its serial port.
     #[serde(default, skip_serializing_if = "is_false")]
     pub console: bool,
+    /// Ports that its console has beside the terminal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub console_ports: Vec<Name>,
     /// Which CPU it sees.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cpu_template: CpuTemplate,
@@ -283,6 +294,7 @@ impl VmSpec {
             rng: false,
             balloon: None,
             console: false,
+            console_ports: Vec::new(),
             cpu_template: CpuTemplate::default(),
             memory_backing: MemoryBacking::default(),
             on_reset: OnReset::default(),
@@ -332,6 +344,7 @@ impl VmSpec {
             operations: None,
         };
         devices::validate_limits(&self.name, &serial)?;
+        devices::validate_console(self.console, &self.console_ports)?;
         devices::validate(&self.disks, &self.networks)
     }
 }

@@ -60,6 +60,10 @@ pub(crate) struct Create {
     /// A virtio console beside the serial port.
     #[arg(long)]
     console: bool,
+    /// A named port of the virtio console beside its terminal, which the guest finds as
+    /// /dev/virtio-ports/NAME; may be given more than once, and --console need not be.
+    #[arg(long = "console-port", value_name = "NAME")]
+    console_ports: Vec<String>,
     /// Which CPU the guest sees.  [default: host]
     #[arg(long, value_enum)]
     cpu_template: Option<CpuTemplate>,
@@ -150,10 +154,12 @@ impl Create {
         for (field, is_set) in [
             ("vsock", self.vsock),
             ("rng", self.rng),
-            ("console", self.console),
+            ("console", self.console || !self.console_ports.is_empty()),
         ] {
             set(field, is_set.then(|| true.into()));
         }
+        let ports = self.console_ports;
+        set("console_ports", (!ports.is_empty()).then(|| ports.into()));
         set("balloon", self.balloon.as_deref().map(balloon).transpose()?);
         set(
             "cpu_template",

@@ -47,6 +47,8 @@ pub struct Devices {
     pub balloon: Option<Balloon>,
     /// A console beside the serial port.
     pub console: bool,
+    /// Names of the ports that the console has beside its terminal.
+    pub console_ports: Vec<Name>,
 }
 
 /// A disk.
@@ -138,6 +140,8 @@ pub(crate) struct DeviceList {
     rng: bool,
     balloon: Option<Balloon>,
     console: bool,
+    #[serde(default)]
+    console_ports: Vec<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,6 +217,7 @@ impl Devices {
             rng: self.rng,
             balloon: self.balloon,
             console: self.console,
+            console_ports: self.console_ports,
         };
         (list, descriptors)
     }
@@ -278,6 +283,7 @@ impl DeviceList {
             rng: self.rng,
             balloon: self.balloon,
             console: self.console,
+            console_ports: self.console_ports,
         })
     }
 }
@@ -300,7 +306,14 @@ impl From<Devices> for DeviceConfig {
                 free_page_reporting: balloon.free_page_reporting,
                 statistics_interval: Some(BALLOON_STATISTICS),
             }),
-            console: devices.console.then(ConsoleConfig::default),
+            console: devices.console.then(|| ConsoleConfig {
+                ports: devices
+                    .console_ports
+                    .into_iter()
+                    .map(String::from)
+                    .collect(),
+                ..ConsoleConfig::default()
+            }),
         }
     }
 }

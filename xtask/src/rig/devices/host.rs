@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Arguments;
 use super::serial::Serial;
+use super::{Arguments, console};
 use crate::host::Host;
 use crate::process;
 
@@ -96,6 +96,7 @@ impl Rig {
             "rng": true,
             "balloon": { "deflate_on_oom": true },
             "console": true,
+            "console_ports": ["log", console::PORT],
         });
         fs::write(&file, serde_json::to_vec_pretty(&spec)?)?;
         Ok(file)

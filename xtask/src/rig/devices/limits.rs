@@ -8,6 +8,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
+use std::ops::RangeInclusive;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -30,8 +31,11 @@ const ATTEMPTS: u32 = 4;
 /// Which part of what passes without a limit is the limit.
 const PART: u64 = 4;
 /// A limit is no lower and no higher, bytes a second: a few requests fit into what is measured.
-const LOWEST: u64 = 128 << 10;
-const HIGHEST: u64 = 1 << 20;
+const BYTES: RangeInclusive<u64> = 128 << 10..=1 << 20;
+/// The same of requests of a disk.
+const OPERATIONS: RangeInclusive<u64> = 8..=1000;
+/// Size of a request where requests are counted, bytes: one page.
+const PAGE: u64 = 4 << 10;
 /// Where the guest takes what it is sent.
 const SINK_PORT: u16 = 7002;
 
@@ -39,13 +43,16 @@ const SINK_PORT: u16 = 7002;
 pub(super) struct Ratios {
     pub(super) disk_before: f64,
     pub(super) disk_after: f64,
+    pub(super) disk_operations: f64,
     pub(super) tx: f64,
     pub(super) rx: f64,
 }
 
-/// Measures a disk under two limits and without one, and the network in both directions.
+/// Measures a disk under two limits of bytes, one of operations and none, and the network in both
+/// directions.
 pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<Ratios> {
     let (disk_before, disk_after) = disk(rig, guest)?;
+    let disk_operations = disk_operations(rig, guest)?;
     let (tx, rx) = network(rig, guest)?;
     let devices = rig.devices(VM)?;
     for (device, counter) in [
@@ -61,6 +68,7 @@ pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<Ratios> {
     Ok(Ratios {
         disk_before,
         disk_after,
+        disk_operations,
         tx,
         rx,
     })
@@ -71,6 +79,7 @@ fn disk(rig: &Rig, guest: &mut Serial) -> Result<(f64, f64)> {
         let words = [&["vm", "limit", "disk", VM, "data"], words].concat();
         rig.host.cli(&words).map(drop)
     };
+    let read = |guest: &mut Serial, limit| read(guest, BLOCK, limit);
     let before = kept("the disk's limit of the spec", DATA_LIMIT, || {
         read(guest, DATA_LIMIT)
     })?;
@@ -81,17 +90,41 @@ fn disk(rig: &Rig, guest: &mut Serial) -> Result<(f64, f64)> {
         "without a limit the disk gives {free:.0} bytes a second, hardly more than with one of \
          {DATA_LIMIT}: nothing is shown"
     );
-    let limit = part(free);
+    let limit = part(free, BYTES);
     set(&["--bytes", &limit.to_string()])?;
     let after = kept("the disk's new limit", limit, || read(guest, limit))?;
     set(&[])?;
     Ok((before, after))
 }
 
+fn disk_operations(rig: &Rig, guest: &mut Serial) -> Result<f64> {
+    let requests = |guest: &mut Serial, limit| {
+        let bytes = read(guest, PAGE, limit * PAGE)?;
+        Ok(bytes / PAGE as f64)
+    };
+    let free = requests(guest, *OPERATIONS.start())?;
+    let limit = part(free, OPERATIONS);
+    ensure!(
+        free > 2.0 * limit as f64,
+        "without a limit the disk takes {free:.0} requests a second, hardly more than with one of \
+         {limit}: nothing is shown"
+    );
+    let set = |words: &[&str]| {
+        let words = [&["vm", "limit", "disk", VM, "data"], words].concat();
+        rig.host.cli(&words).map(drop)
+    };
+    set(&["--operations", &limit.to_string()])?;
+    let kept = kept("the disk's limit of requests", limit, || {
+        requests(guest, limit)
+    })?;
+    set(&[])?;
+    Ok(kept)
+}
+
 fn network(rig: &Rig, guest: &mut Serial) -> Result<(f64, f64)> {
     let free = |guest: &mut Serial, counter| passing(guest, counter, SECONDS / 2);
-    let tx_limit = part(send(guest, |guest| free(guest, "tx_bytes"))?);
-    let rx_limit = part(receive(guest, |guest| free(guest, "rx_bytes"))?);
+    let tx_limit = part(send(guest, |guest| free(guest, "tx_bytes"))?, BYTES);
+    let rx_limit = part(receive(guest, |guest| free(guest, "rx_bytes"))?, BYTES);
     let set = |words: &[&str]| {
         let words = [&["vm", "limit", "network", VM, "eth0"], words].concat();
         rig.host.cli(&words).map(drop)
@@ -117,9 +150,9 @@ fn net_seconds(limit: u64) -> u64 {
     SECONDS.max(NET_BYTES.div_ceil(limit))
 }
 
-/// A limit, bytes a second, for a device that lets `free` pass without one.
-fn part(free: f64) -> u64 {
-    (free as u64 / PART).clamp(LOWEST, HIGHEST)
+/// A limit within `range` for a device that lets `free` pass each second without one.
+fn part(free: f64, range: RangeInclusive<u64>) -> u64 {
+    (free as u64 / PART).clamp(*range.start(), *range.end())
 }
 
 /// Measures what passes each second until it is what the limit allows, within a tenth; returns its
@@ -132,22 +165,20 @@ fn kept(what: &str, limit: u64, mut measure: impl FnMut() -> Result<f64>) -> Res
         ratios.push(ratio);
         ensure!(
             ratio <= 1.0 + TOLERANCE + 1.0 / SECONDS as f64,
-            "{what}, {limit} bytes a second, is exceeded: {ratios:.3?} times as much passed"
+            "{what}, {limit} a second, is exceeded: {ratios:.3?} times as much passed"
         );
         if (ratio - 1.0).abs() <= TOLERANCE {
             return Ok(ratio);
         }
     }
-    anyhow::bail!(
-        "{what}, {limit} bytes a second, does not hold: {ratios:.3?} times as much passed"
-    )
+    anyhow::bail!("{what}, {limit} a second, does not hold: {ratios:.3?} times as much passed")
 }
 
-/// Reads past the cache what a limit of `limit` bytes lets pass in some seconds, after what it lets
-/// pass at once; returns how much that was each second.
-fn read(guest: &mut Serial, limit: u64) -> Result<f64> {
-    let blocks = |seconds: u64| (limit * seconds).div_ceil(BLOCK);
-    let read = |count| format!("dd if=/dev/vdc of=/dev/null bs={BLOCK} count={count} iflag=direct");
+/// Reads past the cache, `block` bytes with each request, what a limit of `limit` bytes lets pass in
+/// some seconds, after what it lets pass at once; returns how much that was each second.
+fn read(guest: &mut Serial, block: u64, limit: u64) -> Result<f64> {
+    let blocks = |seconds: u64| (limit * seconds).div_ceil(block);
+    let read = |count| format!("dd if=/dev/vdc of=/dev/null bs={block} count={count} iflag=direct");
     // A bucket holds what one second brings, and goes on being filled. After twice as much it is
     // empty, on a disk that is at least twice as fast as the limit.
     let output = guest.run(&format!(
@@ -157,7 +188,7 @@ fn read(guest: &mut Serial, limit: u64) -> Result<f64> {
         read(blocks(SECONDS)),
     ))?;
     let [begun, ended] = numbers(&output)?;
-    Ok((blocks(SECONDS) * BLOCK) as f64 / (ended - begun))
+    Ok((blocks(SECONDS) * block) as f64 / (ended - begun))
 }
 
 /// Lets the guest send as fast as it may while `measure` is at work.
@@ -248,8 +279,8 @@ mod tests {
 
     #[test]
     fn a_limit_is_a_part_of_what_the_machine_can_do() {
-        assert_eq!(part(800_000.0), 200_000);
-        assert_eq!(part(1.0), LOWEST);
-        assert_eq!(part(1e12), HIGHEST);
+        assert_eq!(part(800_000.0, BYTES), 200_000);
+        assert_eq!(part(1.0, BYTES), *BYTES.start());
+        assert_eq!(part(1e12, OPERATIONS), *OPERATIONS.end());
     }
 }
