@@ -32,7 +32,8 @@ pub enum Change {
         /// What must hold.
         expect: Expect,
     },
-    /// Removes a VM's record and frees its name.
+    /// Removes a VM's record and frees its name. What windows that are not charged for need of it is
+    /// kept.
     RemoveVm {
         /// The VM.
         id: VmId,
@@ -85,7 +86,8 @@ pub enum Change {
     RemoveOpenWindow(VmId),
     /// Writes a closed window and puts it into the billing outbox. Once for each key.
     CloseWindow(UsageWindow),
-    /// Takes a window from the outbox and writes its charges.
+    /// Takes a window from the outbox and writes its charges. With the last window of a VM that is
+    /// removed, what was kept of its record is forgotten.
     Bill {
         /// The window.
         window: WindowKey,

@@ -16,7 +16,7 @@ use crate::change::{Change, Conflict, Expect};
 use crate::error::ReadError;
 use crate::schema::{
     self as tables, Table, decode, encode, name_key, number, owned_key, pair_key, revision_key,
-    vm_event_key, vm_id, window_key,
+    vm_event_key, vm_id, vm_keys, window_key,
 };
 
 mod decisions;
@@ -174,6 +174,9 @@ impl<'t> Plan<'t> {
                 let record = self.vm_at(id, revision)?;
                 self.remove(tables::VM_NAMES, &name_key(&record));
                 self.remove(tables::VMS, id.as_bytes());
+                if self.has_windows_to_bill(id)? {
+                    self.put(tables::DEPARTED, id.as_bytes(), &record)?;
+                }
             }
             Change::PutOperation(operation) => {
                 let id = operation.id.as_bytes();
@@ -344,7 +347,32 @@ impl<'t> Plan<'t> {
             let key = [key.as_slice(), &index.to_be_bytes()].concat();
             self.put(tables::CHARGES, &key, charge)?;
         }
+        let vm = window.vm;
+        if self.raw(tables::DEPARTED, vm.as_bytes())?.is_some() && !self.has_windows_to_bill(vm)? {
+            self.remove(tables::DEPARTED, vm.as_bytes());
+        }
         Ok(())
+    }
+
+    /// Whether windows of `vm` are in the outbox.
+    fn has_windows_to_bill(&self, vm: VmId) -> Result<bool, Refused> {
+        let (first, last) = vm_keys(vm);
+        let of_vm = (tables::OUTBOX, first.clone())..=(tables::OUTBOX, last.clone());
+        if self.rows.range(of_vm).any(|(_, value)| value.is_some()) {
+            return Ok(true);
+        }
+        let entries = (self.transaction)
+            .open_table(tables::OUTBOX.definition())
+            .map_err(ReadError::from)?;
+        let range = first.as_slice()..=last.as_slice();
+        for entry in entries.range::<&[u8]>(range).map_err(ReadError::from)? {
+            let (key, _) = entry.map_err(ReadError::from)?;
+            let key = (tables::OUTBOX, key.value().to_vec());
+            if !self.rows.contains_key(&key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -11,7 +11,9 @@ use roost_model::{
 use serde::de::DeserializeOwned;
 
 use crate::error::ReadError;
-use crate::schema::{self as tables, Table, decode, number, pair_key, revision_key, window_key};
+use crate::schema::{
+    self as tables, Table, decode, number, pair_key, revision_key, vm_id, vm_keys, window_key,
+};
 use crate::store::Store;
 
 mod counts;
@@ -224,6 +226,29 @@ impl Store {
         self.indexed(index, tables::WINDOWS, limit, |key, _| key)
     }
 
+    /// VMs with windows that are not charged for, by id.
+    pub fn outbox_vms(&self) -> Read<Vec<VmId>> {
+        let entries = open(&self.database().begin_read()?, tables::OUTBOX)?;
+        let mut vms = Vec::new();
+        let mut after: Bound<Vec<u8>> = Bound::Unbounded;
+        loop {
+            let bounds = (after.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let Some(entry) = entries.range::<&[u8]>(bounds)?.next() else {
+                return Ok(vms);
+            };
+            let (key, _) = entry?;
+            let id = key.value().get(..VM_ID_BYTES).unwrap_or_default();
+            let vm = vm_id(tables::OUTBOX, id)?;
+            after = Bound::Excluded(vm_keys(vm).1);
+            vms.push(vm);
+        }
+    }
+
+    /// The record that a VM had which is deleted and not all charged for.
+    pub fn departed(&self, id: VmId) -> Read<Option<VmRecord>> {
+        self.get(tables::DEPARTED, id.as_bytes())
+    }
+
     /// Charges, of one VM if one is given; by window.
     pub fn charges(&self, vm: Option<VmId>, limit: usize) -> Read<Vec<Charge>> {
         self.scan(
@@ -349,8 +374,6 @@ fn dangling(index: Table, table: Table) -> ReadError {
 
 /// All keys that begin with a VM's id.
 fn vm_range(vm: VmId) -> Range {
-    let first = vm.as_bytes().to_vec();
-    // Longer than every such key.
-    let last = [first.as_slice(), &[u8::MAX; 32]].concat();
+    let (first, last) = vm_keys(vm);
     (Bound::Included(first), Bound::Included(last))
 }

@@ -14,7 +14,7 @@ use crate::check::rows::{self, RowCheck};
 use crate::error::ReadError;
 
 /// The schema that this crate writes. A file with a newer one is refused.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The version byte of values.
 pub(crate) const VALUE_VERSION: u8 = 1;
@@ -50,7 +50,7 @@ macro_rules! tables {
 
 /// The tables of a store of `schema`, which are made when the store is, and what their rows are.
 pub(crate) fn checked_tables(schema: u32) -> impl Iterator<Item = (Table, RowCheck)> {
-    let added = [(1, SINCE_1), (2, SINCE_2)];
+    let added = [(1, SINCE_1), (2, SINCE_2), (3, SINCE_3)];
     let has = added.into_iter().filter(move |(since, _)| *since <= schema);
     has.flat_map(|(_, tables)| tables.iter().copied())
 }
@@ -118,6 +118,11 @@ tables! { SINCE_2, 2:
     QUARANTINES, "quarantines": rows::quarantine;
 }
 
+tables! { SINCE_3, 3:
+    /// VM id to the record that a VM had which is deleted and not all charged for.
+    DEPARTED, "departed_vms": rows::departed;
+}
+
 /// The key of the schema version in [`META`].
 pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 
@@ -141,6 +146,14 @@ pub(crate) fn pair_key(first: &str, second: &str) -> Vec<u8> {
 /// A VM's tenant, a zero, and its name.
 pub(crate) fn name_key(record: &VmRecord) -> Vec<u8> {
     pair_key(record.spec.tenant.as_str(), record.spec.name.as_str())
+}
+
+/// The first and the last of the keys that begin with a VM's id.
+pub(crate) fn vm_keys(vm: VmId) -> (Vec<u8>, Vec<u8>) {
+    let first = vm.as_bytes().to_vec();
+    // Longer than every such key.
+    let last = [first.as_slice(), &[u8::MAX; 32]].concat();
+    (first, last)
 }
 
 /// VM id and event number.

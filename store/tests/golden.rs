@@ -22,7 +22,7 @@ use roost_model::*;
 use roost_store::{
     Change, DecisionFilter, DecisionPage, Expect, KvUsage, Order, SCHEMA_VERSION, Store, check_file,
 };
-use rows::{Row, SCHEMA_1, SCHEMA_2, golden, hex};
+use rows::{Row, SCHEMA_1, SCHEMA_2, SCHEMA_3, golden, hex};
 use values::kv;
 
 /// The first schema of which there are whole files.
@@ -99,6 +99,22 @@ fn changes_2() -> Vec<Change> {
     ]
 }
 
+/// What schema 3 has beyond it.
+fn changes_3() -> Vec<Change> {
+    let gone = vm(3, "gone");
+    vec![
+        Change::PutVm {
+            record: gone.clone(),
+            expect: Expect::Absent,
+        },
+        Change::CloseWindow(window(key(3, 1, 1))),
+        Change::RemoveVm {
+            id: gone.id,
+            revision: gone.revision,
+        },
+    ]
+}
+
 #[tokio::test]
 async fn a_store_of_schema_1_is_migrated_read_in_full_and_goes_on() {
     let dir = golden(SCHEMA_1, 21);
@@ -120,11 +136,25 @@ async fn a_store_of_schema_1_is_migrated_read_in_full_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_store_of_schema_2_is_read_in_full_and_goes_on() {
+async fn a_store_of_schema_2_is_migrated_read_in_full_and_goes_on() {
     let dir = golden(SCHEMA_2, 26);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.schema_version().unwrap(), SCHEMA_VERSION);
+    assert_is_schema_1(&store);
+    assert_is_schema_2(&store);
+    assert_eq!(store.departed(vm_id(3)).unwrap(), None);
+    store.commit(changes_3()).await.unwrap();
+    assert_is_schema_3(&store);
+    goes_on(&store).await;
+}
+
+#[tokio::test]
+async fn a_store_of_schema_3_is_read_in_full_and_goes_on() {
+    let dir = golden(SCHEMA_3, 27);
     let store = Store::open(dir.path()).unwrap();
     assert_is_schema_1(&store);
     assert_is_schema_2(&store);
+    assert_is_schema_3(&store);
     goes_on(&store).await;
 }
 
@@ -152,6 +182,9 @@ async fn a_database_file_of_each_schema_is_whole_opens_is_read_in_full_and_goes_
             assert_eq!(store.schema_version().unwrap(), SCHEMA_VERSION);
             assert_is_schema_1(&store);
             assert_is_schema_2(&store);
+            if schema >= 3 {
+                assert_is_schema_3(&store);
+            }
             goes_on(&store).await;
             drop(store);
             let report = check_file(&dir.path().join("roost.redb")).unwrap();
@@ -168,6 +201,11 @@ async fn goes_on(store: &Store) {
     let next = store.commit(next).await.unwrap();
     assert_eq!(next.events[0].number, 2);
     assert_eq!(store.decision(2).unwrap().unwrap().decision.at_ms, 2);
+}
+
+fn assert_is_schema_3(store: &Store) {
+    assert_eq!(store.vm(vm_id(3)).unwrap(), None);
+    assert_eq!(store.departed(vm_id(3)).unwrap(), Some(vm(3, "gone")));
 }
 
 fn assert_is_schema_2(store: &Store) {
@@ -230,10 +268,10 @@ fn assert_is_schema_1(store: &Store) {
     );
     assert_eq!(store.open_window(id).unwrap(), Some(open_window(1, 1)));
     assert_eq!(
-        store.windows(None, 9).unwrap(),
+        store.windows(Some(id), 9).unwrap(),
         [window(w), window(key(1, 1, 2))]
     );
-    assert_eq!(store.outbox(9).unwrap(), [window(key(1, 1, 2))]);
+    assert_eq!(store.outbox(1).unwrap(), [window(key(1, 1, 2))]);
     assert_eq!(store.outbox_of(id, 9).unwrap(), [window(key(1, 1, 2))]);
     assert_eq!(store.charges(None, 9).unwrap(), [charge(w, "cpu")]);
 }
@@ -255,6 +293,7 @@ async fn write_files() {
     let store = Store::open(dir.path()).unwrap();
     store.commit(changes()).await.unwrap();
     store.commit(changes_2()).await.unwrap();
+    store.commit(changes_3()).await.unwrap();
     keep(&killed);
     drop(store);
     keep(&closed);
@@ -269,6 +308,7 @@ async fn print_rows() {
     let store = Store::open(dir.path()).unwrap();
     store.commit(changes()).await.unwrap();
     store.commit(changes_2()).await.unwrap();
+    store.commit(changes_3()).await.unwrap();
     drop(store);
     let database = Database::open(dir.path().join("roost.redb")).unwrap();
     let transaction = database.begin_read().unwrap();

@@ -36,16 +36,16 @@ impl Context {
             .decide_admission(record, AdmissionRequest::Create, attempts)
             .await?;
         let mut spec = record.spec.clone();
-        let (by, changes) = (settled.by.clone(), settled.changes.clone());
-        let result = match settled.decision {
+        let (decision, settled) = settled.taken();
+        let result = match decision {
             AdmissionDecision::AllowWith(change) => {
                 facts::apply(&mut spec, change);
                 spec.validate().map_err(EngineError::from)
             }
-            decision => allowed(decision, &by),
+            decision => allowed(decision, &settled.by),
         };
         record.spec = spec;
-        self.admitted(result, by, changes).await
+        self.admitted(result, settled).await
     }
 
     /// Takes the place on the node of an admitted VM, before its record is written. Looking and
@@ -84,25 +84,22 @@ impl Context {
         let settled = self
             .decide_admission(record, AdmissionRequest::Boot, attempts)
             .await?;
-        let result = allowed(settled.decision, &settled.by);
-        self.admitted(result, settled.by, settled.changes).await
+        let (decision, settled) = settled.taken();
+        let result = allowed(decision, &settled.by);
+        self.admitted(result, settled).await
     }
 
     /// A denial is written down by itself: it has no other effect.
     async fn admitted(
         &self,
         result: Result<(), EngineError>,
-        by: DecidedBy,
-        changes: Vec<Change>,
+        settled: Settled<()>,
     ) -> Result<Settled<()>, EngineError> {
         if result.is_err() {
-            self.write(Effect::WriteDenied, changes.clone()).await?;
+            self.write(Effect::WriteDenied, settled.changes.clone())
+                .await?;
         }
-        result.map(|decision| Settled {
-            decision,
-            by,
-            changes,
-        })
+        result.map(|()| settled)
     }
 
     async fn decide_admission(

@@ -19,6 +19,10 @@ use crate::facts;
 use crate::journal::Draft;
 use crate::plugins::{About, Attempts};
 
+mod patience;
+
+use patience::Patience;
+
 /// Windows given to one policy call: keeps the facts small.
 const MAX_WINDOWS_PER_CALL: usize = 64;
 
@@ -168,103 +172,133 @@ impl Draft {
     }
 }
 
+/// What came of the windows of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Billed {
+    /// All of them are charged for.
+    All,
+    /// They wait until their policy decides.
+    Waiting,
+}
+
 impl Context {
-    /// Charges for every window in the outbox whose VM there is a record of.
-    pub(crate) async fn bill_outbox(&self) {
-        loop {
-            let windows = match self.store.outbox(MAX_WINDOWS_PER_CALL) {
-                Ok(windows) => windows,
+    /// Charges for every window in the outbox, but for those whose policy failed too short ago.
+    async fn bill_outbox(&self, patience: &mut Patience) {
+        let vms = match self.store.outbox_vms() {
+            Ok(vms) => vms,
+            Err(error) => {
+                tracing::error!(%error, "the billing outbox can't be read");
+                return;
+            }
+        };
+        patience.only(&vms);
+        for vm in vms {
+            if !patience.is_due(vm) {
+                continue;
+            }
+            let record = match self.store.vm(vm) {
+                Ok(None) => self.store.departed(vm),
+                read => read,
+            };
+            let billed = match record {
+                // With one commit the VM was removed and its last window charged for.
+                Ok(None) => continue,
+                Ok(Some(record)) => self.bill_vm(&record).await,
                 Err(error) => {
-                    tracing::error!(%error, "the billing outbox can't be read");
-                    return;
+                    tracing::error!(%vm, %error, "a record can't be read");
+                    continue;
                 }
             };
-            let mut vms: Vec<VmId> = windows.iter().map(|w| w.key.vm).collect();
-            vms.sort_unstable();
-            vms.dedup();
-            let mut progress = false;
-            for vm in vms {
-                let windows = windows.iter().filter(|w| w.key.vm == vm).cloned().collect();
-                match self.store.vm(vm) {
-                    Ok(Some(record)) => match self.bill(&record, windows).await {
-                        Ok(()) => progress = true,
-                        Err(error) => tracing::error!(%vm, %error, "a bill waits for the store"),
-                    },
-                    // Delete charges for what is left before it removes the record.
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(%vm, %error, "a record can't be read"),
-                }
-            }
-            if !progress || windows.len() < MAX_WINDOWS_PER_CALL {
-                return;
+            match billed {
+                Ok(Billed::All) => patience.forget(vm),
+                Ok(Billed::Waiting) => patience.failed(vm),
+                Err(error) => tracing::error!(%vm, %error, "a bill waits for the store"),
             }
         }
     }
 
     /// Charges for what is left of one VM.
-    pub(crate) async fn bill_vm(&self, record: &VmRecord) -> Result<(), CommitError> {
+    pub(crate) async fn bill_vm(&self, record: &VmRecord) -> Result<Billed, CommitError> {
         loop {
-            let windows: Vec<_> = match self.store.outbox_of(record.id, MAX_WINDOWS_PER_CALL) {
+            let windows = match self.store.outbox_of(record.id, MAX_WINDOWS_PER_CALL) {
                 Ok(windows) => windows,
                 Err(error) => {
                     tracing::error!(%error, "the billing outbox can't be read");
-                    return Ok(());
+                    return Ok(Billed::Waiting);
                 }
             };
             if windows.is_empty() {
-                return Ok(());
+                return Ok(Billed::All);
             }
-            self.bill(record, windows).await?;
+            if self.bill(record, windows).await? == Billed::Waiting {
+                return Ok(Billed::Waiting);
+            }
         }
     }
 
-    /// Asks the billing policy about `windows` of one VM and writes down what it charges.
-    async fn bill(&self, record: &VmRecord, windows: Vec<UsageWindow>) -> Result<(), CommitError> {
+    /// Asks the billing policy about `windows` of one VM and writes down what it charges. A policy
+    /// that fails is asked again later: what somebody priced is not given away.
+    async fn bill(
+        &self,
+        record: &VmRecord,
+        windows: Vec<UsageWindow>,
+    ) -> Result<Billed, CommitError> {
         let mut attempts = Attempts::default();
         loop {
             let facts = facts::billing(self, record, &windows);
             let decided = self
                 .decide_billing(facts, About::vm(record), &attempts)
                 .await;
-            let charges: Vec<Charge> = decided
-                .decision
-                .iter()
-                .map(|charge| facts::charge(record.id, charge))
-                .collect();
-            let mut changes: Vec<Change> = windows
-                .iter()
-                .map(|window| Change::Bill {
-                    window: window.key,
-                    charges: charges
-                        .iter()
-                        .filter(|c| c.window == window.key)
-                        .cloned()
-                        .collect(),
-                })
-                .collect();
-            let charged = self.vm_event(
-                record,
-                EventKind::Charged {
+            let waits = decided.fell_back && !self.is_outbox_full();
+            let mut changes = Vec::new();
+            if !waits {
+                let charges: Vec<Charge> = decided
+                    .decision
+                    .iter()
+                    .map(|charge| facts::charge(record.id, charge))
+                    .collect();
+                changes.extend(windows.iter().map(|window| {
+                    let of_window = charges.iter().filter(|c| c.window == window.key);
+                    Change::Bill {
+                        window: window.key,
+                        charges: of_window.cloned().collect(),
+                    }
+                }));
+                let decided_by = decided.by;
+                let charged = EventKind::Charged {
                     charges,
-                    decided_by: decided.by,
-                },
-            );
-            changes.push(Change::AppendEvent(charged));
+                    decided_by,
+                };
+                changes.push(Change::AppendEvent(self.vm_event(record, charged)));
+            }
             changes.extend(decided.changes);
             match self.write(Effect::WriteCharges, changes).await {
+                Ok(_) if waits => return Ok(Billed::Waiting),
                 // The VM's delete and the billing task met; the other one has charged.
-                Err(CommitError::Conflict(Conflict::NotInOutbox(_))) | Ok(_) => return Ok(()),
+                Err(CommitError::Conflict(Conflict::NotInOutbox(_))) | Ok(_) => {
+                    return Ok(Billed::All);
+                }
                 Err(error) if attempts.again(self, &error).await => {}
                 Err(error) => return Err(error),
             }
         }
     }
+
+    /// Whether so many windows wait that no more of them may.
+    fn is_outbox_full(&self) -> bool {
+        let counts = self.store.counts();
+        counts.is_ok_and(|counts| counts.outbox > self.config.max_waiting_windows)
+    }
 }
 
 /// Charges for windows as they close, until the engine is dropped.
 pub(crate) async fn run(context: Arc<Context>) {
+    let mut patience = Patience::default();
     loop {
-        context.bill_outbox().await;
-        context.windows_closed.notified().await;
+        context.bill_outbox(&mut patience).await;
+        tokio::select! {
+            () = context.windows_closed.notified() => {}
+            () = patience.over() => {}
+        }
     }
 }

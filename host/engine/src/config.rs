@@ -36,6 +36,9 @@ pub struct Config {
     pub capacity: Capacity,
     /// Revisions of a plugin that are kept of each state in which nobody needs them.
     pub kept_revisions: usize,
+    /// Usage windows that may wait for a billing policy that fails. Beyond it the native one decides,
+    /// which charges nothing.
+    pub max_waiting_windows: u64,
     /// What each plugin may keep in the store.
     pub kv_quota: KvUsage,
     /// Where the time comes from.
@@ -66,6 +69,8 @@ impl Config {
                 tenant: Most::default(),
             },
             kept_revisions: 10,
+            // A day of 1,000 VMs, by the minute; some 300 MB.
+            max_waiting_windows: 1_440_000,
             // A counter for each of some thousand tenants.
             kv_quota: KvUsage {
                 keys: 10_000,

@@ -67,7 +67,8 @@ impl Actor {
             self.commit(Effect::WriteRemovingDisks, draft).await?;
             context.remove_disks(self.record.id).await
         };
-        // The bill is written while there is still a record to say whose it is.
+        // So that whoever sees the end sees the bill. Where its policy fails, the store keeps what
+        // the bill needs, and nobody waits for it.
         context.bill_vm(&self.record).await?;
 
         outcome(&context, operation, StepState::Done);

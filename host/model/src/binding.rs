@@ -76,7 +76,7 @@ pub enum BindingMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// The host's native policy decides.
+    /// The host's native policy decides; what is to be priced waits.
     #[default]
     Builtin,
     /// The binding of the next lower priority decides.

@@ -43,6 +43,8 @@ pub struct Decided<T> {
     pub decision: T,
     /// Who made it.
     pub by: DecidedBy,
+    /// Whether the native policy made it in the place of somebody who should have and did not.
+    pub fell_back: bool,
     /// Who was asked and did not, those included that only monitor. Those that were not asked
     /// because of their quarantine are not among them.
     pub failures: Vec<PolicyFailure>,
@@ -68,6 +70,7 @@ macro_rules! native {
                 Self {
                     decision: facts.builtin(),
                     by: DecidedBy::Builtin,
+                    fell_back: true,
                     failures: Vec::new(),
                     elapsed_us: 0,
                     calls: Vec::new(),

@@ -282,6 +282,7 @@ impl PolicyHost {
         let say = self.snapshot();
         let mut calls = Calls::default();
         let mut deny = false;
+        let mut fell_back = false;
         let mut found = None;
         let is_monitor = |binding: &Binding| binding.mode == BindingMode::Monitor;
         for (seat, binding) in say.chain(Q::HOOK, subject).filter(|(_, b)| !is_monitor(b)) {
@@ -290,6 +291,7 @@ impl PolicyHost {
                 found = Some((decision, DecidedBy::Plugin { plugin, revision }));
                 break;
             }
+            fell_back = true;
             seat.fell_back(Q::HOOK);
             match binding.on_failure {
                 OnFailure::Next => {}
@@ -300,6 +302,7 @@ impl PolicyHost {
                 }
             }
         }
+        let fell_back = fell_back && found.is_none();
         let (decision, by) = match found {
             Some(found) => found,
             None if deny => (question.denied(), DecidedBy::Builtin),
@@ -314,7 +317,10 @@ impl PolicyHost {
         if let Some(settings) = settings {
             question.context_mut().settings = settings;
         }
-        decided(decision, by, calls, question, started)
+        Decided {
+            fell_back,
+            ..decided(decision, by, calls, question, started)
+        }
     }
 }
 
@@ -349,6 +355,7 @@ fn decided<Q: Question, T>(
     Decided {
         decision,
         by,
+        fell_back: false,
         failures: calls.failures,
         elapsed_us: micros(started),
         calls: calls.records,

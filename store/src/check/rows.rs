@@ -83,6 +83,12 @@ pub(crate) fn vm(_key: &[u8], value: &[u8]) -> Result<Row, ReadError> {
     })
 }
 
+pub(crate) fn departed(_key: &[u8], value: &[u8]) -> Result<Row, ReadError> {
+    of(tables::DEPARTED, value, |vm: &VmRecord| {
+        Row::at(*vm.id.as_bytes())
+    })
+}
+
 pub(crate) fn operation(_key: &[u8], value: &[u8]) -> Result<Row, ReadError> {
     of(tables::OPERATIONS, value, |operation: &Operation| {
         let id = operation.id.as_bytes();

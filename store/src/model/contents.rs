@@ -1,6 +1,6 @@
 //! Everything that a store can be asked, as one value: of a store, and of the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roost_model::*;
 
@@ -32,6 +32,7 @@ pub(crate) struct Contents {
     windows: Vec<UsageWindow>,
     charges: Vec<Charge>,
     outbox: Vec<UsageWindow>,
+    outbox_vms: Vec<VmId>,
     decisions: Vec<NewDecision>,
     kv: BTreeMap<String, Vec<u8>>,
     kv_usage: KvUsage,
@@ -43,6 +44,7 @@ pub(crate) struct Contents {
 #[derive(Debug, PartialEq)]
 struct OfVm {
     record: Option<VmRecord>,
+    departed: Option<VmRecord>,
     operations: Vec<Operation>,
     incidents: Vec<Incident>,
     open_window: Option<OpenWindow>,
@@ -79,6 +81,7 @@ impl Contents {
             windows: store.windows(None, MANY).unwrap(),
             charges: store.charges(None, MANY).unwrap(),
             outbox: store.outbox(MANY).unwrap(),
+            outbox_vms: store.outbox_vms().unwrap(),
             decisions: decisions
                 .unwrap()
                 .items
@@ -133,6 +136,10 @@ impl Contents {
             windows: all(&model.windows),
             charges: all(&model.charges).concat(),
             outbox: outbox(model, |_| true),
+            outbox_vms: (model.outbox.iter().map(|key| key.vm))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             decisions: model.decisions.clone(),
             kv: model.kv.clone(),
             kv_usage: model.usage(),
@@ -148,6 +155,7 @@ impl OfVm {
     fn of_store(store: &Store, vm: VmId) -> Self {
         Self {
             record: store.vm(vm).unwrap(),
+            departed: store.departed(vm).unwrap(),
             operations: store.operations(Some(vm), MANY).unwrap(),
             incidents: store.incidents(Some(vm), MANY).unwrap(),
             open_window: store.open_window(vm).unwrap(),
@@ -163,6 +171,7 @@ impl OfVm {
         outbox.sort_by_key(|window| window.key);
         Self {
             record: model.vms.get(&vm).cloned(),
+            departed: model.departed.get(&vm).cloned(),
             operations: newest(&model.operations, |operation| operation.vm == vm),
             incidents: newest(&model.incidents, |incident| incident.vm == vm),
             open_window: model.open.get(&vm).cloned(),

@@ -23,6 +23,7 @@ pub(crate) struct Model {
     pub(crate) windows: BTreeMap<WindowKey, UsageWindow>,
     pub(crate) outbox: Vec<WindowKey>,
     pub(crate) charges: BTreeMap<WindowKey, Vec<Charge>>,
+    pub(crate) departed: BTreeMap<VmId, VmRecord>,
     pub(crate) decisions: Vec<NewDecision>,
     pub(crate) kv: BTreeMap<String, Vec<u8>>,
     pub(crate) quarantines: BTreeMap<Name, Quarantine>,
@@ -72,7 +73,10 @@ impl Model {
             }
             Change::RemoveVm { id, revision } => {
                 self.at(id, revision)?;
-                self.vms.remove(&id);
+                let removed = self.vms.remove(&id);
+                if self.outbox.iter().any(|window| window.vm == id) {
+                    self.departed.extend(removed.map(|record| (id, record)));
+                }
             }
             Change::PutOperation(operation) => {
                 self.operations.insert(operation.id, operation);
@@ -135,6 +139,9 @@ impl Model {
                 self.outbox
                     .remove(place.ok_or(Conflict::NotInOutbox(window))?);
                 self.charges.insert(window, charges);
+                if self.outbox.iter().all(|other| other.vm != window.vm) {
+                    self.departed.remove(&window.vm);
+                }
             }
             Change::AppendDecision(decision) => self.decisions.push(decision),
             Change::WriteKv(write) => self.write_kv(write)?,

@@ -36,6 +36,15 @@ pub(crate) async fn filled(dir: &Path) {
         Change::AppendDecision(decision(1, 1, "p", true)),
         Change::WriteKv(kv("k", Some(b"v"))),
         Change::PutQuarantine(quarantine("p", 9)),
+        Change::PutVm {
+            record: vm(2, "gone"),
+            expect: Expect::Absent,
+        },
+        Change::CloseWindow(window(key(2, 1, 1))),
+        Change::RemoveVm {
+            id: vm_id(2),
+            revision: 1,
+        },
     ];
     store.commit(changes).await.unwrap();
 }

@@ -8,6 +8,7 @@ use redb::{Database, TableDefinition};
 
 pub(crate) const SCHEMA_1: &str = include_str!("../golden/schema-1.jsonl");
 pub(crate) const SCHEMA_2: &str = include_str!("../golden/schema-2.jsonl");
+pub(crate) const SCHEMA_3: &str = include_str!("../golden/schema-3.jsonl");
 
 /// A row of a golden file.
 #[derive(serde::Serialize, serde::Deserialize)]

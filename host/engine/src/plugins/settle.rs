@@ -40,12 +40,31 @@ impl About {
 pub(crate) struct Settled<T> {
     pub(crate) decision: T,
     pub(crate) by: DecidedBy,
+    /// Whether the native policy decided in the place of somebody who should have and did not.
+    pub(crate) fell_back: bool,
     /// Its place in the journal, values of the plugin that decided, and who failed: to be committed
     /// together with the decision's effect.
     pub(crate) changes: Vec<Change>,
 }
 
 impl<T> Settled<T> {
+    /// The decision, and what is to be written down of it.
+    pub(crate) fn taken(self) -> (T, Settled<()>) {
+        let Self {
+            decision,
+            by,
+            fell_back,
+            changes,
+        } = self;
+        let settled = Settled {
+            decision: (),
+            by,
+            fell_back,
+            changes,
+        };
+        (decision, settled)
+    }
+
     /// What is written down where the decision has no effect, because something else forbids it.
     pub(crate) fn without_effect(mut self) -> Vec<Change> {
         self.changes
@@ -143,6 +162,7 @@ impl Context {
         Settled {
             decision: decided.decision,
             by: decided.by,
+            fell_back: decided.fell_back,
             changes,
         }
     }

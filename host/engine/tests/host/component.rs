@@ -64,6 +64,11 @@ pub(crate) fn admission(decide: &str) -> Vec<u8> {
     deciding("admission", decide)
 }
 
+/// A billing policy.
+pub(crate) fn billing(decide: &str) -> Vec<u8> {
+    deciding("billing", decide)
+}
+
 /// A recovery policy.
 pub(crate) fn recovery(decide: &str) -> Vec<u8> {
     deciding("recovery", decide)

@@ -3,6 +3,7 @@
 #[path = "../host/mod.rs"]
 mod host;
 
+mod billing;
 mod changing;
 mod deciding;
 mod observing;
