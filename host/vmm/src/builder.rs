@@ -46,6 +46,9 @@ pub struct VmConfig {
 pub struct MachineOptions {
     /// Where guest memory comes from.
     pub memory_backing: MemoryBacking,
+    /// KVM logs which pages the guest writes, for [`Vm::take_dirty_pages`]. The first write to each
+    /// page then costs an exit.
+    pub log_dirty_pages: bool,
     /// What of the host's processor the guest is shown.
     pub cpu_template: CpuTemplate,
     /// The VM's generation id; `None`: a random one. See [`Vm::set_generation_id`].
@@ -168,7 +171,7 @@ pub(crate) fn build(kvm: File, config: VmConfig) -> Result<Vm, BuildError> {
         (&others.keyboard, lines::KEYBOARD),
         (&others.events, lines::EVENTS),
     ];
-    let (vm, msrs) = machine::create(&kvm, &memory, &interrupts)?;
+    let (vm, msrs) = machine::create(&kvm, &memory, options.log_dirty_pages, &interrupts)?;
     let serial = Arc::new(SerialPort::new(interrupt)?);
     let devices = Assembly::new(devices, nodes, &memory)?;
     for (node, device) in devices.placed() {

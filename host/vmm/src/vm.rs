@@ -18,6 +18,7 @@ use crate::devices::virtio::{DeviceCounters, GuestMemory, RateLimits};
 use crate::devices::{Buses, DeviceSet, Ports, SerialPort, events, generation_id};
 use crate::kvm::run::{Run, Wanted};
 use crate::kvm::vcpu::Vcpu;
+use crate::kvm::{KvmError, memory};
 
 /// Why a VM does not do what it is told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +71,7 @@ pub struct Vm {
     vcpus: Mutex<Vec<Vcpu>>,
     devices: DeviceSet,
     // After the threads, which `Drop` joins, and in this order: the VM, then its memory.
-    _vm: VmFd,
+    vm: VmFd,
     memory: GuestMemory,
 }
 
@@ -103,13 +104,23 @@ impl Vm {
             features: parts.features,
             vcpus: Mutex::new(parts.vcpus),
             devices: parts.devices,
-            _vm: parts.vm,
+            vm: parts.vm,
             memory: parts.memory,
         }
     }
 
     fn vcpus(&self) -> std::sync::MutexGuard<'_, Vec<Vcpu>> {
         self.vcpus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Guest-physical addresses of the pages of 4 KiB that vCPUs have written since the last call,
+    /// or since they first ran, in order. What devices write is not among them: that is in buffers
+    /// which drivers made writable, and in used rings.
+    ///
+    /// # Errors
+    /// KVM has no log: [`MachineOptions::log_dirty_pages`](crate::MachineOptions) was not set.
+    pub fn take_dirty_pages(&self) -> Result<Vec<u64>, KvmError> {
+        memory::take_dirty_pages(&self.vm, &self.memory)
     }
 
     /// Lets the devices and the vCPUs run. Idempotent.

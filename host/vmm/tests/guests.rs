@@ -244,3 +244,36 @@ fn buttons_and_keys_of_a_vm_that_has_ended_are_refused() {
     assert_eq!(vm.ctrl_alt_delete(), ended);
     assert_eq!(vm.set_generation_id([8; 16]), ended);
 }
+
+#[test]
+fn the_pages_that_a_guest_writes_are_logged_each_time_anew_if_that_is_asked_for() {
+    let machine = MachineOptions {
+        log_dirty_pages: true,
+        ..MachineOptions::default()
+    };
+    let vm = boot(VmConfig {
+        machine,
+        ..config(roost_guests::HELLO)
+    });
+    output(&vm, "tick 1\n");
+    vm.pause().unwrap();
+    let first = vm.take_dirty_pages().unwrap();
+    assert!(first.is_sorted(), "{first:x?}");
+    assert!((1..64).contains(&first.len()), "{first:x?}");
+    let is_page = |page: &u64| page.is_multiple_of(4096) && *page < 128 << 20;
+    assert!(first.iter().all(is_page), "{first:x?}");
+    // A guest that stands still writes nothing, and one that goes on uses its stack.
+    assert!(vm.take_dirty_pages().unwrap().is_empty());
+    let end = vm.serial().end();
+    vm.resume().unwrap();
+    output_past(&vm, end + 8);
+    vm.pause().unwrap();
+    let next = vm.take_dirty_pages().unwrap();
+    assert!(
+        !next.is_empty() && next.iter().all(|page| first.contains(page)),
+        "{next:x?}"
+    );
+
+    let vm = boot(config(roost_guests::HELLO));
+    assert!(vm.take_dirty_pages().is_err());
+}

@@ -33,6 +33,7 @@ pub(crate) fn open(kvm: File) -> Result<Kvm, KvmError> {
 pub(crate) fn create(
     kvm: &Kvm,
     memory: &GuestMemoryMmap,
+    log_dirty_pages: bool,
     interrupts: &[(&EventFd, u32)],
 ) -> Result<(VmFd, MsrControl), KvmError> {
     let vm = kvm.create_vm().request("KVM_CREATE_VM")?;
@@ -40,7 +41,7 @@ pub(crate) fn create(
     // been seen to cost 14 ms.
     let msrs = msr_filter::install(&vm)?;
     // Memory first: the other order has been seen to cost 10 ms.
-    memory::register(&vm, memory)?;
+    memory::register(&vm, memory, log_dirty_pages)?;
     vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
         .request("KVM_SET_IDENTITY_MAP_ADDR")?;
     vm.set_tss_address(layout::KVM_TSS)

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use roost_model::MemoryBacking;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -17,6 +17,8 @@ use vm_memory::{
 use super::{KvmError, Request as _};
 use crate::boot::layout;
 
+/// Size of a page.
+const PAGE_BYTES: u64 = 4 << 10;
 /// Size of a huge page.
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
@@ -113,12 +115,21 @@ fn map_file(ranges: &[(u64, u64)], file: File, flags: i32) -> Result<GuestMemory
     Ok(GuestMemoryMmap::from_regions(regions)?)
 }
 
-/// Gives `memory` to the VM, one slot for each region.
-pub(crate) fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), KvmError> {
+/// Gives `memory` to the VM, one slot for each region; KVM logs which pages vCPUs write, or not.
+pub(crate) fn register(
+    vm: &VmFd,
+    memory: &GuestMemoryMmap,
+    log_dirty_pages: bool,
+) -> Result<(), KvmError> {
+    let flags = if log_dirty_pages {
+        KVM_MEM_LOG_DIRTY_PAGES
+    } else {
+        0
+    };
     for (slot, region) in memory.iter().enumerate() {
         let slot = kvm_userspace_memory_region {
             slot: slot as u32,
-            flags: 0,
+            flags,
             guest_phys_addr: region.start_addr().0,
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
@@ -128,6 +139,25 @@ pub(crate) fn register(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), KvmErr
         unsafe { vm.set_user_memory_region(slot) }.request("KVM_SET_USER_MEMORY_REGION")?;
     }
     Ok(())
+}
+
+/// Guest-physical addresses of the pages that vCPUs have written since the last call, in order.
+/// From here on they count as not written.
+pub(crate) fn take_dirty_pages(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<Vec<u64>, KvmError> {
+    let mut pages = Vec::new();
+    for (slot, region) in memory.iter().enumerate() {
+        let log = vm
+            .get_dirty_log(slot as u32, region.len() as usize)
+            .request("KVM_GET_DIRTY_LOG")?;
+        for (word, mut bits) in (0_u64..).zip(log) {
+            while bits != 0 {
+                let page = word * 64 + u64::from(bits.trailing_zeros());
+                pages.push(region.start_addr().0 + page * PAGE_BYTES);
+                bits &= bits - 1;
+            }
+        }
+    }
+    Ok(pages)
 }
 
 #[cfg(test)]
