@@ -13,7 +13,6 @@ use roost_policy::{
     AdmissionDecision, AdmissionFacts, AdmissionRequest, BillingFacts, Charge, CleanupDecision,
     Decided, RecoveryDecision, RecoveryFacts,
 };
-use roost_store::Change;
 
 use crate::actor::ActorRef;
 use crate::context::Context;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use roost_model::{
-    Charge, CounterSource, Counters, Effect, EventKind, OpenWindow, UsageWindow, VmId, VmRecord,
+    Charge, CounterSource, Counters, Effect, EventKind, OpenWindow, UsageWindow, VmRecord,
     WindowClose, WindowKey,
 };
 use roost_store::{Change, CommitError, Conflict};
