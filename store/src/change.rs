@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use roost_model::{
-    ActionId, ActionRequired, Binding, Charge, CleanupId, CleanupTask, Event, Hook, Image,
+    ActionId, ActionRequired, Binding, Charge, CleanupId, CleanupTask, Drain, Event, Hook, Image,
     Incident, Name, NewDecision, NewEvent, OpenWindow, Operation, Plugin, Quarantine, Tenant,
     UsageWindow, VmId, VmRecord, WindowKey,
 };
@@ -44,6 +44,10 @@ pub enum Change {
     PutOperation(Operation),
     /// Appends to the event log.
     AppendEvent(NewEvent),
+    /// Writes that the node drains.
+    PutDrain(Drain),
+    /// Writes that the node does not drain. It did not: fine.
+    RemoveDrain,
     /// Writes an incident.
     PutIncident(Incident),
     /// Writes a cleanup task.

@@ -185,6 +185,8 @@ impl<'t> Plan<'t> {
                 self.mark(tables::UNFINISHED, id, !operation.is_done());
             }
             Change::AppendEvent(event) => self.append(event)?,
+            Change::PutDrain(drain) => self.put(tables::META, tables::DRAIN_KEY, &drain)?,
+            Change::RemoveDrain => self.remove(tables::META, tables::DRAIN_KEY),
             Change::PutIncident(incident) => {
                 let id = incident.id.as_bytes();
                 self.put(tables::INCIDENTS, id, &incident)?;

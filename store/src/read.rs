@@ -4,9 +4,9 @@ use std::ops::Bound;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use roost_model::{
-    ActionId, ActionRequired, Binding, Charge, CleanupId, CleanupTask, Digest, Event, Hook, Image,
-    Incident, IncidentId, Name, OpenWindow, Operation, OperationId, Plugin, Quarantine, Tenant,
-    UsageWindow, VmId, VmRecord, WindowKey,
+    ActionId, ActionRequired, Binding, Charge, CleanupId, CleanupTask, Digest, Drain, Event, Hook,
+    Image, Incident, IncidentId, Name, OpenWindow, Operation, OperationId, Plugin, Quarantine,
+    Tenant, UsageWindow, VmId, VmRecord, WindowKey,
 };
 use serde::de::DeserializeOwned;
 
@@ -118,6 +118,11 @@ impl Store {
         let events = open(&self.database().begin_read()?, tables::EVENTS)?;
         let last = events.last()?;
         last.map_or(Ok(0), |(key, _)| number(tables::EVENTS, key.value()))
+    }
+
+    /// That the node drains, if it does.
+    pub fn drain(&self) -> Read<Option<Drain>> {
+        self.get(tables::META, tables::DRAIN_KEY)
     }
 
     /// A VM's record.

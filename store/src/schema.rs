@@ -129,6 +129,10 @@ pub(crate) const SCHEMA_KEY: &[u8] = b"schema";
 /// The key of the size of all decisions, bytes, in [`META`]: a big-endian u64.
 pub(crate) const DECISION_BYTES_KEY: &[u8] = b"decision_bytes";
 
+/// The key of the node's drain in [`META`], which is there as long as it drains: a
+/// [`roost_model::Drain`].
+pub(crate) const DRAIN_KEY: &[u8] = b"drain";
+
 /// VM id, incarnation, sequence.
 pub(crate) fn window_key(key: &WindowKey) -> [u8; 32] {
     let mut bytes = [0; 32];

@@ -117,6 +117,13 @@ impl Store {
         answer.await.map_err(|_| CommitError::Closed)?
     }
 
+    /// Returns when the writer has got through what it was at: never, if it hangs. A store that
+    /// takes no more writes answers, too.
+    pub async fn answers(&self) {
+        // A writer that is gone refuses everything at once, which is an answer.
+        let _ = self.commit(Vec::new()).await;
+    }
+
     /// What the writer works on.
     #[cfg(test)]
     pub(crate) fn state(&self) -> &State {

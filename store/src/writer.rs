@@ -50,6 +50,16 @@ pub(crate) fn start(
 }
 
 fn write(state: &State, last_event: &watch::Sender<u64>, batch: Vec<Request>) {
+    // Who has nothing to write asks whether this thread still answers.
+    let (asking, batch): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .partition(|request| request.changes.is_empty());
+    for Request { reply, .. } in asking {
+        let _ = reply.send(Ok(Committed::default()));
+    }
+    if batch.is_empty() {
+        return;
+    }
     let (changes, callers): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|request| (request.changes, request.reply))

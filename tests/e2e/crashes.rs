@@ -4,6 +4,8 @@
 #[path = "host.rs"]
 mod host;
 
+use std::os::unix::fs::MetadataExt as _;
+
 use host::{Host, is_alive, kill};
 
 #[test]
@@ -77,14 +79,38 @@ fn host_and_worker_killed_together_leave_an_incident_and_a_working_vm() {
 }
 
 #[test]
-fn a_second_host_on_the_same_data_is_refused() {
+fn a_second_host_on_the_same_data_is_refused_before_it_touches_anything() {
     let host = Host::start();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roost"))
-        .args(["serve", "--data"])
-        .arg(host.data())
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("in use by another process"), "{error}");
+    host.boot_hello("web");
+    let worker = host.worker("web");
+    let socket = host.data().join("roost.sock");
+    let inode = |path: &std::path::Path| std::fs::metadata(path).unwrap().ino();
+    let before = inode(&socket);
+    let events = |host: &Host| {
+        let events = host.roost(&["events"]);
+        let of_hosts = events["items"].as_array().unwrap().iter();
+        of_hosts
+            .filter(|event| event["kind"] == "host-started")
+            .count()
+    };
+    let elsewhere = host.dir.path().join("elsewhere.sock");
+    let elsewhere = elsewhere.to_str().unwrap();
+    for more in [&[] as &[&str], &["--listen", elsewhere], &["--stop-vms"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_roost"))
+            .args(["serve", "--data"])
+            .arg(host.data())
+            .args(more)
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        assert_eq!(output.stdout, b"");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("in use by another process"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert_eq!(inode(&socket), before);
+        assert!(!std::path::Path::new(elsewhere).exists());
+    }
+    assert_eq!(host.worker("web"), worker);
+    assert_eq!(events(&host), 1);
+    host.roost(&["vm", "pause", "web"]);
 }

@@ -3,17 +3,19 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// Longest that anything here may take; a promise that is kept is kept in a fraction of it.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
     options: Vec<String>,
+    /// How many files it may have open, if not as many as the test.
+    files: Option<u32>,
     process: Child,
 }
 
@@ -24,14 +26,31 @@ impl Host {
 
     /// With options of `roost serve`.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_as(None, options)
+    }
+
+    /// With so many files that it may have open.
+    pub(crate) fn start_with_files(files: u32, options: &[&str]) -> Self {
+        Self::start_as(Some(files), options)
+    }
+
+    fn start_as(files: Option<u32>, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-        let process = serve(dir.path(), &options);
+        let process = serve(dir.path(), &options, files);
         Self {
             dir,
             options,
+            files,
             process,
         }
+    }
+
+    /// What becomes of a host that is started on the directory of one that was killed, may have so
+    /// many files open, and ends by itself.
+    pub(crate) fn try_serve_with_files(&self, files: u32) -> Output {
+        let mut command = command(self.dir.path(), &self.options, Some(files));
+        command.stderr(Stdio::piped()).output().unwrap()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -52,7 +71,37 @@ impl Host {
 
     /// Starts a host process on the directory of one that was killed.
     pub(crate) fn start_again(&mut self) {
-        self.process = serve(self.dir.path(), &self.options);
+        self.process = serve(self.dir.path(), &self.options, self.files);
+    }
+
+    /// [`Self::start_again`], with other options from now on.
+    pub(crate) fn start_again_with(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|o| (*o).to_owned()).collect();
+        self.start_again();
+    }
+
+    /// The host's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends the host a signal, by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for the host process to end.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the host did not end");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
@@ -169,8 +218,18 @@ impl Drop for Host {
     }
 }
 
-fn serve(dir: &Path, options: &[String]) -> Child {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_roost"))
+fn command(dir: &Path, options: &[String], files: Option<u32>) -> Command {
+    let roost = env!("CARGO_BIN_EXE_roost");
+    let mut command = match files {
+        None => Command::new(roost),
+        Some(files) => {
+            let mut command = Command::new("sh");
+            let limited = format!(r#"ulimit -n {files}; exec "$@""#);
+            command.args(["-c", &limited, "sh", roost]);
+            command
+        }
+    };
+    command
         .args([
             "serve",
             "--counter-interval",
@@ -186,9 +245,12 @@ fn serve(dir: &Path, options: &[String]) -> Child {
         .args(options)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .env("RUST_LOG", "error")
-        .spawn()
-        .unwrap();
+        .env("RUST_LOG", "error");
+    command
+}
+
+fn serve(dir: &Path, options: &[String], files: Option<u32>) -> Child {
+    let mut process = command(dir, options, files).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(process.stdout.take().unwrap())
         .read_line(&mut line)

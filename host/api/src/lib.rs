@@ -14,6 +14,7 @@
 
 mod bindings;
 mod decisions;
+mod drain;
 mod extract;
 mod images;
 mod limits;

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-/// Connections at once. Each costs a task and two small buffers.
+/// Connections at once. Each costs a task, two small buffers and a descriptor.
 pub(crate) const MAX_CONNECTIONS: usize = 512;
+/// What part of the descriptors that the host may have open connections may take: the others are
+/// for VMs.
+pub(crate) const CONNECTIONS_SHARE: u64 = 4;
+/// Time that a connection gets for which there is no descriptor to serve it: its answer is ready.
+pub(crate) const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Requests that are worked on at once, over all connections.
 pub(crate) const MAX_REQUESTS: usize = 1024;
 /// Time for a request's head to arrive.
@@ -36,3 +41,6 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(300);
 pub(crate) const DEFAULT_ITEMS: usize = 1000;
 /// Most items in one answer.
 pub(crate) const MAX_ITEMS: usize = 10_000;
+/// Longest that guests may take to end by themselves when the node drains, ms: what a shutdown of
+/// one VM may give, too.
+pub(crate) const MAX_DRAIN_DEADLINE_MS: u64 = 600_000;

@@ -1,20 +1,28 @@
 //! The Unix socket: who may connect, how many, how slowly.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::http::StatusCode;
+use futures_util::FutureExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use roost_engine::Engine;
+use roost_engine::{Engine, failure_kind};
+use roost_model::FailureKind;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, sleep, timeout};
 
-use crate::limits::{HEAD_TIMEOUT, MAX_CONNECTIONS};
+use crate::limits::{CONNECTIONS_SHARE, HEAD_TIMEOUT, MAX_CONNECTIONS, REFUSAL_TIMEOUT};
+use crate::problem::Problem;
 use crate::routes::router;
 
 /// How long requests that are under way may go on when the host stops.
@@ -50,7 +58,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Serves the API until `stop` resolves, then lets requests that are under way finish.
 pub async fn serve(listener: UnixListener, engine: Engine, stop: impl Future<Output = ()>) {
     let service = TowerToHyperService::new(router(engine));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(max_connections()));
+    let mut spare = Spare::default();
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
@@ -59,13 +68,16 @@ pub async fn serve(listener: UnixListener, engine: Engine, stop: impl Future<Out
             let place = Arc::clone(&places).acquire_owned().await;
             (listener.accept().await, place)
         };
+        spare.keep();
         let (stream, place) = tokio::select! {
             () = &mut stop => break,
             (accepted, place) = accepted => match accepted {
                 Ok((stream, _)) => (stream, place),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(ACCEPT_RETRY).await;
+                    if !spare.refuse(&listener, &error).await {
+                        sleep(ACCEPT_RETRY).await;
+                    }
                     continue;
                 }
             },
@@ -88,6 +100,51 @@ pub async fn serve(listener: UnixListener, engine: Engine, stop: impl Future<Out
     }
     if timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
+    }
+}
+
+/// How many connections are served at once.
+fn max_connections() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = usize::try_from(descriptors / CONNECTIONS_SHARE).unwrap_or(usize::MAX);
+    share.clamp(1, MAX_CONNECTIONS)
+}
+
+/// A descriptor that is kept for the moment when there are none: with it a client is told so,
+/// rather than left waiting.
+#[derive(Default)]
+struct Spare(Option<OwnedFd>);
+
+impl Spare {
+    /// Sees to it that there is one, if that can be.
+    fn keep(&mut self) {
+        if self.0.is_none() {
+            self.0 = eventfd(0, EventfdFlags::CLOEXEC).ok();
+        }
+    }
+
+    /// Answers the next connection, which could not be accepted because of `error`, in the place of
+    /// the spare descriptor. False if that can't be done.
+    async fn refuse(&mut self, listener: &UnixListener, error: &io::Error) -> bool {
+        if failure_kind(error) != FailureKind::NoDescriptors || self.0.take().is_none() {
+            return false;
+        }
+        let Some(Ok((mut stream, _))) = listener.accept().now_or_never() else {
+            return false;
+        };
+        let detail = format!(
+            "this host has as many files open as it may (RLIMIT_NOFILE): {error}; try again when \
+             connections are closed or VMs are shut down"
+        );
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-descriptors", detail);
+        let answering = async {
+            // Whoever is still sending would not read an answer.
+            let _ = stream.read(&mut [0; 1024]).await?;
+            stream.write_all(problem.into_http().as_bytes()).await
+        };
+        // It may go away before; the next one has the same place.
+        let _ = timeout(REFUSAL_TIMEOUT, answering).await;
+        true
     }
 }
 

@@ -42,8 +42,19 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The whole answer as it is sent, for a connection that nobody serves.
+    pub(crate) fn into_http(self) -> String {
+        let status = self.status;
+        let body = Value::Object(self.document()).to_string();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
+             connection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn document(self) -> Map<String, Value> {
         let mut body = self.facts;
         body.insert(
             "type".to_owned(),
@@ -53,8 +64,18 @@ impl IntoResponse for Problem {
         body.insert("title".to_owned(), title.into());
         body.insert("status".to_owned(), self.status.as_u16().into());
         body.insert("detail".to_owned(), self.detail.into());
-        let mut response = (self.status, Json(Value::Object(body))).into_response();
-        let media = HeaderValue::from_static("application/problem+json");
+        body
+    }
+}
+
+/// What a problem document is (RFC 9457, section 3).
+const MEDIA_TYPE: &str = "application/problem+json";
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let mut response = (status, Json(Value::Object(self.document()))).into_response();
+        let media = HeaderValue::from_static(MEDIA_TYPE);
         response.headers_mut().insert(header::CONTENT_TYPE, media);
         response
     }
@@ -63,6 +84,7 @@ impl IntoResponse for Problem {
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         let status = match &error {
+            error if error.is_no_descriptors() => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::VmNotFound(_)
             | EngineError::OperationNotFound(_)
             | EngineError::PluginNotFound(_)
@@ -111,9 +133,11 @@ impl From<EngineError> for Problem {
             {
                 StatusCode::INSUFFICIENT_STORAGE
             }
-            EngineError::Commit(_) | EngineError::ShuttingDown | EngineError::Contended => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            EngineError::Commit(_)
+            | EngineError::Descriptors(_)
+            | EngineError::Draining
+            | EngineError::ShuttingDown
+            | EngineError::Contended => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::Device(_)
             | EngineError::Worker(_)
             | EngineError::Read(_)
@@ -133,6 +157,12 @@ impl From<EngineError> for Problem {
                 "most": exceeded.most,
                 "in_use": exceeded.in_use,
                 "requested": exceeded.requested,
+            })),
+            EngineError::Descriptors(refused) => problem.with(&json!({
+                "limit": "open-files",
+                "most": refused.most,
+                "in_use": refused.in_use,
+                "requested": refused.requested,
             })),
             EngineError::Worker(ControlError::NoPort { ports, .. }) => {
                 problem.with(&json!({ "ports": ports }))

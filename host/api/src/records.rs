@@ -22,7 +22,7 @@ pub(crate) async fn health() -> Json<Value> {
 }
 
 pub(crate) async fn ready(State(engine): State<Engine>) -> Response {
-    let checks = engine.ready();
+    let checks = engine.ready().await;
     let ok = checks.iter().all(|check| check.ok);
     let checks: Vec<Value> = checks
         .iter()

@@ -12,7 +12,7 @@ use roost_engine::Engine;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
-use crate::{bindings, decisions, images, plugins, records, repair, serial, store, vms};
+use crate::{bindings, decisions, drain, images, plugins, records, repair, serial, store, vms};
 
 /// One route.
 pub struct Route {
@@ -154,6 +154,9 @@ pub fn routes() -> Vec<Route> {
         ),
         route(Method::GET, "/v1/audit", get(repair::audit)),
         route(Method::POST, "/v1/audit", post(repair::audit_and_repair)),
+        route(Method::GET, "/v1/drain", get(drain::show)),
+        route(Method::POST, "/v1/drain", post(drain::begin)),
+        route(Method::DELETE, "/v1/drain", delete(drain::end)),
         route(Method::GET, "/v1/events", get(records::events)),
         route(Method::GET, "/v1/store/backup", get(store::backup)),
     ]

@@ -14,6 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::audit::Inspection;
 use crate::context::Context;
+use crate::descriptors;
+use crate::emptying::Why;
 use crate::error::EngineError;
 use crate::journal;
 use crate::plugins::Attempts;
@@ -24,11 +26,21 @@ pub(crate) const MAX_WAITING_REQUESTS: usize = 16;
 /// How long to wait before a write that the store refused is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a boot by recovery waits for descriptors before it looks again: to fail of that would
+/// use up the attempts that the policy gives the VM.
+const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
+
 pub(crate) enum Message {
     Submit {
         verb: Verb,
         grace: Option<Grace>,
         reply: oneshot::Sender<Result<Operation, EngineError>>,
+    },
+    /// The node drains, or the host ends with its VMs.
+    End {
+        why: Why,
+        /// Whether the VM has no worker any more.
+        reply: oneshot::Sender<bool>,
     },
 }
 
@@ -62,6 +74,19 @@ impl ActorRef {
                 mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
             })?;
         answer.await.map_err(|_| EngineError::ShuttingDown)?
+    }
+
+    /// Has the actor shut its VM down, after whatever waits before. The answer says whether no
+    /// worker runs; there is none where the actor is gone.
+    pub(crate) fn end(&self, why: Why) -> oneshot::Receiver<bool> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::End { why, reply };
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.mailbox.try_send(message) {
+            let mailbox = self.mailbox.clone();
+            // Requests of users that wait are bounded, and this one is not refused for them.
+            tokio::spawn(async move { mailbox.send(message).await });
+        }
+        answer
     }
 
     /// Asks the actor to compare its VM with the node, once it is idle. False if it still has
@@ -147,6 +172,12 @@ impl Actor {
                     Some(Message::Submit { verb, grace, reply }) => {
                         self.accept(verb, grace, reply).await
                     }
+                    Some(Message::End { why, reply }) => {
+                        let ended = self.end(why).await;
+                        // Who asked may have given up.
+                        let _ = reply.send(matches!(ended, Ok(true)));
+                        ended.map(drop)
+                    }
                     None => break,
                 },
                 () = until(&self.context, self.restart.as_ref()) => self.restart_now().await,
@@ -229,6 +260,10 @@ impl Actor {
     /// Whether `verb` is legal now and, for a boot, allowed; what is to be written down of that.
     async fn admit(&self, verb: Verb, attempts: &Attempts<'_>) -> Result<Vec<Change>, EngineError> {
         transition::request(&self.record.state, verb)?;
+        if matches!(verb, Verb::Boot | Verb::Reboot) {
+            self.context.ending.check()?;
+            descriptors::check(descriptors::of_boot(&self.record.spec))?;
+        }
         if verb != Verb::Boot {
             return Ok(Vec::new());
         }
@@ -269,6 +304,14 @@ impl Actor {
         let context = Arc::clone(&self.context);
         // It is never closed.
         let _place = context.recoveries.acquire().await;
+        if let Err(error) = descriptors::check(descriptors::of_boot(&self.record.spec)) {
+            tracing::warn!(vm = %self.record.id, %error, "recovery waits for descriptors");
+            if let Some(restart) = &mut self.restart {
+                let pause = u64::try_from(DESCRIPTORS_RETRY.as_millis()).unwrap_or(u64::MAX);
+                restart.due_at_ms = context.now_ms().saturating_add(pause);
+            }
+            return Ok(());
+        }
         let Some(PendingRestart { incident, .. }) = self.restart.take() else {
             return Ok(());
         };
@@ -301,6 +344,7 @@ async fn until(context: &Context, restart: Option<&PendingRestart>) {
         Some(restart) => {
             let wait = restart.due_at_ms.saturating_sub(context.now_ms());
             sleep(Duration::from_millis(wait)).await;
+            context.ending.until_boots().await;
         }
         None => std::future::pending().await,
     }

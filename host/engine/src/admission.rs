@@ -16,6 +16,7 @@ use roost_policy::{
 
 use crate::actor::ActorRef;
 use crate::context::Context;
+use crate::descriptors;
 use crate::error::EngineError;
 use crate::facts;
 use crate::images::blocking;
@@ -29,6 +30,8 @@ impl Context {
         record: &mut VmRecord,
         attempts: &Attempts<'_>,
     ) -> Result<Settled<()>, EngineError> {
+        self.ending.check()?;
+        descriptors::check(descriptors::PER_REQUEST)?;
         // Nobody is asked about what there is no room for.
         self.with_actors(|actors| self.fits(actors, &record.spec))?;
         let settled = self

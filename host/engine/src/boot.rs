@@ -45,7 +45,10 @@ impl Actor {
     ) -> Result<(), CommitError> {
         let launch = match self.launch().await {
             Ok(launch) => launch,
-            Err(error) => return self.boot_failed(operation, error.to_string()).await,
+            Err(error) => {
+                let kind = error.failure_kind();
+                return self.boot_failed(operation, kind, error.to_string()).await;
+            }
         };
         self.context.forget_log(self.record.id).await;
         match self.context.backend.launch(launch).await {
@@ -53,7 +56,10 @@ impl Actor {
                 self.attach(handle);
                 self.worker_started(operation).await
             }
-            Err(error) => self.boot_failed(operation, error.to_string()).await,
+            Err(error) => {
+                let kind = error.failure_kind();
+                self.boot_failed(operation, kind, error.to_string()).await
+            }
         }
     }
 
@@ -119,7 +125,7 @@ impl Actor {
             None => Err("there is no worker".to_owned()),
         };
         if let Err(error) = result {
-            return self.boot_failed(operation, error).await;
+            return self.boot_failed(operation, FailureKind::Start, error).await;
         }
         let intended_at_ms = operation
             .steps
@@ -139,6 +145,7 @@ impl Actor {
     pub(crate) async fn boot_failed(
         &mut self,
         operation: &mut Operation,
+        kind: FailureKind,
         error: String,
     ) -> Result<(), CommitError> {
         let context = self.context.clone();
@@ -147,7 +154,7 @@ impl Actor {
         outcome(&context, operation, StepState::Failed);
         draft.record.worker = None;
         let failure = Failure {
-            kind: FailureKind::Start,
+            kind,
             detail: error.clone(),
         };
         draft.state(&context, VmState::Failed { failure });

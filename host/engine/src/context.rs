@@ -8,10 +8,13 @@ use roost_model::{Effect, EventKind, NewEvent, VmId, VmRecord};
 use roost_policy::PolicyHost;
 use roost_store::{Blobs, Change, CommitError, Committed, Store};
 use roost_worker::Backend;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::actor::ActorRef;
 use crate::config::Config;
+use crate::descriptors;
+use crate::emptying::MAX_STOPS;
+use crate::ending::Ending;
 use crate::error::EngineError;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
@@ -40,6 +43,14 @@ pub(crate) struct Context {
     pub(crate) replays: Arc<Semaphore>,
     /// Bounds recovery boots.
     pub(crate) recoveries: Semaphore,
+    /// What holds back boots.
+    pub(crate) ending: Ending,
+    /// Drains begin and end one after another.
+    pub(crate) drains: tokio::sync::Mutex<()>,
+    /// Drains whose VMs have not all answered yet.
+    pub(crate) emptying: watch::Sender<u32>,
+    /// Bounds how many VMs are told to end, or ended, at once when the node is emptied.
+    pub(crate) stops: Arc<Semaphore>,
     pub(crate) plugin_logs: PluginLogs,
     pub(crate) metrics: Metrics,
     in_use: Mutex<InUse>,
@@ -85,6 +96,10 @@ impl Context {
             audits: tokio::sync::Mutex::default(),
             kv_turn: tokio::sync::Mutex::default(),
             recoveries,
+            ending: Ending::new(),
+            drains: tokio::sync::Mutex::default(),
+            emptying: watch::Sender::default(),
+            stops: Arc::new(Semaphore::new(MAX_STOPS)),
             replays: Arc::new(Semaphore::new(1)),
             plugin_logs: PluginLogs::default(),
             metrics,
@@ -152,7 +167,8 @@ impl Context {
         }
     }
 
-    /// Whether this host can do its work: the store takes writes, and policies are loaded.
+    /// Whether this host can do its work: the store takes writes, policies are loaded, and nothing
+    /// holds back boots.
     pub(crate) fn ready(&self) -> Vec<ReadyCheck> {
         let store = match self.store.read_only() {
             None => ReadyCheck {
@@ -172,7 +188,40 @@ impl Context {
             ok: active > 0,
             detail: format!("{active} plugins are active"),
         };
-        vec![store, policies]
+        let boots = match self.ending.check() {
+            Ok(()) => ReadyCheck {
+                name: "boots",
+                ok: true,
+                detail: "VMs are taken and booted".to_owned(),
+            },
+            Err(error) => ReadyCheck {
+                name: "boots",
+                ok: false,
+                detail: error.to_string(),
+            },
+        };
+        vec![store, policies, boots]
+    }
+
+    /// What of the node a boot needs: it is looked at by using it, which may block.
+    pub(crate) fn node_ready(&self) -> [ReadyCheck; 2] {
+        let kvm = self.backend.check();
+        let files = descriptors::check(descriptors::PER_BOOT);
+        [
+            ReadyCheck {
+                name: "kvm",
+                ok: kvm.is_ok(),
+                detail: kvm.map_or_else(|error| error.to_string(), |()| "makes VMs".to_owned()),
+            },
+            ReadyCheck {
+                name: "descriptors",
+                ok: files.is_ok(),
+                detail: files.map_or_else(
+                    |error| error.to_string(),
+                    |()| "there are enough for a boot".to_owned(),
+                ),
+            },
+        ]
     }
 
     /// An event about no VM.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_model::{
-    AuditReport, Control, DesiredState, DeviceReport, Effect, EventKind, Grace, Image, Name,
-    Operation, OperationId, OperationState, Origin, Tenant, Verb, VmId, VmRecord, VmSpec, VmState,
+    AuditReport, Control, DESCRIPTORS_PER_VM, DesiredState, DeviceReport, Effect, EventKind, Grace,
+    Image, Name, Operation, OperationId, OperationState, Origin, Tenant, Verb, VmId, VmRecord,
+    VmSpec, VmState,
 };
 use roost_policy::PolicyHost;
 use roost_store::{BlobWriter, Blobs, Change, CommitError, Conflict, Expect, Store};
@@ -19,7 +20,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::actor::Actor;
 use crate::config::Config;
 use crate::context::{Context, ReadyCheck, new_uuid};
+use crate::descriptors;
 use crate::error::{EngineError, StartError};
+use crate::images::blocking;
 use crate::logs::Log;
 use crate::plugins::{Attempts, Settled};
 use crate::{alarm, audit, billing, cleanup, journal, plugins};
@@ -64,6 +67,7 @@ impl Engine {
         })?;
         let context = Arc::new(Context::new(config, store, blobs, policies, backend)?);
         context.load_policies().await?;
+        can_take_over(&context.store.vms().map_err(EngineError::from)?)?;
         let last_event = context.store.last_event().map_err(EngineError::from)?;
         let started = context.host_event(EventKind::HostStarted {
             pid: std::process::id(),
@@ -86,10 +90,12 @@ impl Engine {
         for record in &records {
             context.leases.restore(record);
         }
+        context.resume_drain()?;
         for record in records {
             let operations = unfinished.remove(&record.id).unwrap_or_default();
             spawn(&context, record, operations);
         }
+        context.go_on_draining();
         let tasks = vec![
             tokio::spawn(cleanup::run(Arc::clone(&context))),
             tokio::spawn(billing::run(Arc::clone(&context))),
@@ -259,6 +265,11 @@ impl Engine {
             .context
             .actor(vm)
             .ok_or_else(|| EngineError::VmNotFound(vm.to_string()))?;
+        if matches!(verb, Verb::Boot | Verb::Reboot) {
+            // The actor looks, too, when it is this request's turn: which may be when the guest has
+            // ended, and that would be long to wait for a refusal.
+            self.context.ending.check()?;
+        }
         match actor.submit(verb, grace).await {
             // It was deleted between finding the actor and reaching it.
             Err(EngineError::ShuttingDown) if self.context.store.vm(vm)?.is_none() => {
@@ -435,12 +446,41 @@ impl Engine {
         self.context.audit(repair).await
     }
 
+    /// Returns when everything that each request needs has answered: the store's writer, the
+    /// threads for what blocks, and the map of VMs. Never, if one of them hangs.
+    pub async fn answers(&self) {
+        self.context.store.answers().await;
+        // An error is an answer: the runtime is going down.
+        let _ = blocking(|| ()).await;
+        self.context.with_actors(|_| ());
+    }
+
     /// What an operator's probe asks: whether this host can do its work.
     #[must_use]
-    pub fn ready(&self) -> Vec<ReadyCheck> {
-        self.context.ready()
+    pub async fn ready(&self) -> Vec<ReadyCheck> {
+        let mut checks = self.context.ready();
+        let context = Arc::clone(&self.context);
+        let node = blocking(move || context.node_ready()).await;
+        checks.extend(node.into_iter().flatten());
+        checks
     }
 }
+
+/// Whether this process may open enough files to hold all VMs that run: one that is not taken over
+/// is taken for lost.
+fn can_take_over(records: &[VmRecord]) -> Result<(), StartError> {
+    let vms = records.iter().filter(|record| record.state.has_worker());
+    let vms = vms.count() as u64;
+    let needed = vms * DESCRIPTORS_PER_VM + DESCRIPTORS_OF_HOST;
+    let most = descriptors::limit();
+    if vms > 0 && needed > most {
+        return Err(StartError::Descriptors { vms, needed, most });
+    }
+    Ok(())
+}
+
+/// What a host without VMs has open, about: the store, the socket, the runtime.
+const DESCRIPTORS_OF_HOST: u64 = 32;
 
 /// Starts the actor of a record that an earlier host process wrote.
 fn spawn(context: &Arc<Context>, record: VmRecord, unfinished: Vec<Operation>) {

@@ -9,6 +9,8 @@ use roost_store::{BlobError, CommitError, ReadError};
 use roost_worker::tap::TapError;
 use roost_worker::{ControlError, DiskError, InitrdError, KernelError};
 
+use crate::descriptors::NoDescriptors;
+
 /// Why the engine did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -96,6 +98,9 @@ pub enum EngineError {
     /// The VM would have passed a limit of the host.
     #[error(transparent)]
     Capacity(#[from] CapacityExceeded),
+    /// This process may not open as many files as that needs.
+    #[error(transparent)]
+    Descriptors(#[from] NoDescriptors),
     /// The admission policy said no.
     #[error("denied by {by}: {reason}")]
     Denied {
@@ -224,6 +229,11 @@ pub enum EngineError {
     /// An image or a component could not be read or written.
     #[error("the image store: {0}")]
     Blob(#[from] BlobError),
+    /// The node is draining.
+    #[error(
+        "the node is draining: it takes no new VMs and boots none until `roost drain --cancel`"
+    )]
+    Draining,
     /// The engine is shutting down.
     #[error("the host is shutting down")]
     ShuttingDown,
@@ -233,7 +243,11 @@ impl EngineError {
     /// A stable name of the kind of error, for programs.
     #[must_use]
     pub fn kind(&self) -> &'static str {
+        if self.is_no_descriptors() {
+            return "no-descriptors";
+        }
         match self {
+            Self::Descriptors(_) => "no-descriptors",
             Self::VmNotFound(_) => "vm-not-found",
             Self::OperationNotFound(_) => "operation-not-found",
             Self::ActionNotFound(_) => "action-not-found",
@@ -286,6 +300,7 @@ impl EngineError {
                 "no-space"
             }
             Self::Blob(_) => "image-store",
+            Self::Draining => "draining",
             Self::ShuttingDown => "shutting-down",
         }
     }
@@ -341,6 +356,19 @@ pub enum StartError {
         path: std::path::PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// There are VMs that run, and this process could not take them all over.
+    #[error(
+        "to take over the VMs that run ({vms}), this host needs {needed} open files, and it may have \
+         {most} (RLIMIT_NOFILE): raise the limit"
+    )]
+    Descriptors {
+        /// How many VMs.
+        vms: u64,
+        /// How many files.
+        needed: u64,
+        /// The limit.
+        most: u64,
     },
     /// Something in the store or among the bundled policies.
     #[error(transparent)]

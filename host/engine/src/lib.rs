@@ -38,7 +38,10 @@ mod clock;
 mod config;
 mod console;
 mod context;
+mod descriptors;
 mod devices;
+mod emptying;
+mod ending;
 mod engine;
 mod error;
 mod facts;
@@ -57,6 +60,8 @@ mod stop;
 pub use clock::{Clock, SystemClock};
 pub use config::Config;
 pub use context::ReadyCheck;
+pub use descriptors::NoDescriptors;
+pub use emptying::Emptied;
 pub use engine::Engine;
 pub use error::{DeviceError, EngineError, StartError};
 pub use faults::{Faults, FaultsError};
@@ -72,4 +77,6 @@ pub use roost_store::{
     Backup, BackupError, BlobError, BlobWriter, Blobs, CommitError, DecisionFilter, DecisionPage,
     KvUsage, OpenError, Order, ReadError, Retention, Store,
 };
-pub use roost_worker::{ConsoleSize, ControlError, InProcessBackend, SerialChunk, WorkerBackend};
+pub use roost_worker::{
+    ConsoleSize, ControlError, InProcessBackend, SerialChunk, WorkerBackend, failure_kind,
+};

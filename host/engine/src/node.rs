@@ -50,6 +50,11 @@ impl Backend for Node {
         self.faults.around(Effect::AdoptWorker, adopting).await
     }
 
+    /// What it makes is gone again when it returns: no effect.
+    fn check(&self) -> io::Result<()> {
+        self.inner.check()
+    }
+
     async fn kill(&self, worker: WorkerIdentity) -> Result<bool, KillError> {
         let killing = self.inner.kill(worker);
         self.faults.around(Effect::KillWorker, killing).await

@@ -44,7 +44,8 @@ impl Actor {
                 return Ok(());
             }
         }
-        self.take_over_incidents().await
+        self.take_over_incidents().await?;
+        self.boot_as_before().await
     }
 
     async fn adopt(&mut self) {

@@ -1,6 +1,7 @@
 //! Shutdown, reboot and delete: everything that ends a worker.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use roost_model::{
@@ -9,20 +10,32 @@ use roost_model::{
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{Backend as _, GuestState, HandleEvent, WorkerIdentity};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::actor::Actor;
+use crate::error::EngineError;
 use crate::journal::{intend, operation, outcome};
 
 /// Most time that a guest is given to end by itself: requests to its VM wait meanwhile.
-const MAX_GRACE: Duration = Duration::from_secs(600);
+pub(crate) const MAX_GRACE: Duration = Duration::from_secs(600);
 
 impl Actor {
     pub(crate) async fn shutdown(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Stopped, VmState::Stopping)
+        let desired = match (operation.origin, self.record.desired) {
+            // The next host boots it again.
+            (Origin::Host, DesiredState::Running) => DesiredState::Running,
+            _ => DesiredState::Stopped,
+        };
+        let place = self.place_to_stop(operation).await;
+        self.intend_stop(operation, desired, VmState::Stopping)
             .await?;
-        self.give_grace(operation.grace).await?;
+        let told = self.tell_to_end(operation.grace).await;
+        drop(place);
+        self.wait_for_end(told).await?;
+        let place = self.place_to_stop(operation).await;
         self.end_worker(WindowClose::Stop).await?;
+        drop(place);
         let context = self.context.clone();
         let mut draft = self.draft();
         outcome(&context, operation, StepState::Done);
@@ -99,6 +112,18 @@ impl Actor {
         Ok(())
     }
 
+    /// A turn to work on the end of a VM, where all VMs are ended at once.
+    async fn place_to_stop(&self, operation: &Operation) -> Option<OwnedSemaphorePermit> {
+        match operation.origin {
+            Origin::Drain | Origin::Host => {
+                // It is never closed.
+                let stops = Arc::clone(&self.context.stops);
+                stops.acquire_owned().await.ok()
+            }
+            _ => None,
+        }
+    }
+
     /// Writes down that the worker is to be ended.
     async fn intend_stop(
         &mut self,
@@ -118,22 +143,37 @@ impl Actor {
     /// Presses the button that tells the guest to end by itself, and waits as long as it may take.
     /// Whatever comes of it, the guest can be stopped afterwards.
     async fn give_grace(&mut self, grace: Option<Grace>) -> Result<(), CommitError> {
-        let (Some(grace), Some(handle)) = (grace, self.handle.clone()) else {
-            return Ok(());
-        };
+        let told = self.tell_to_end(grace).await;
+        self.wait_for_end(told).await
+    }
+
+    /// Presses the button that tells the guest to end by itself; returns how long it may take, if
+    /// it could be told.
+    async fn tell_to_end(&self, grace: Option<Grace>) -> Option<Duration> {
+        let (grace, handle) = (grace?, self.handle.as_ref()?);
         // A guest that is paused hears nothing.
         if handle.state() != GuestState::Running {
-            return Ok(());
+            return None;
         }
         let button = grace.button;
         if let Err(error) = handle.control(Control::Press { button }).await {
             tracing::warn!(vm = %self.record.id, %error, "the guest could not be told to end");
-            return Ok(());
+            return None;
         }
-        let patience = Duration::from_millis(grace.deadline_ms).min(MAX_GRACE);
-        let Ok(HandleEvent::GuestExited { sequence, exit, .. }) =
-            timeout(patience, handle.next_event()).await
-        else {
+        Some(Duration::from_millis(grace.deadline_ms).min(MAX_GRACE))
+    }
+
+    /// Waits for the end of a guest that was told to end.
+    async fn wait_for_end(&mut self, told: Option<Duration>) -> Result<(), CommitError> {
+        let (Some(patience), Some(handle)) = (told, self.handle.clone()) else {
+            return Ok(());
+        };
+        let event = tokio::select! {
+            biased;
+            event = timeout(patience, handle.next_event()) => event.ok(),
+            () = self.context.ending.time_is_up() => None,
+        };
+        let Some(HandleEvent::GuestExited { sequence, exit, .. }) = event else {
             tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
             return Ok(());
         };
@@ -214,11 +254,17 @@ impl Actor {
     pub(crate) async fn finish_exit(&mut self, to: Option<VmState>) -> Result<(), CommitError> {
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
-        let boots = to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
+        let is_to_boot =
+            to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
+        let held_back = context.ending.check().err();
+        let boots = is_to_boot && held_back.is_none();
         let mut operation =
             boots.then(|| operation(&context, self.record.id, Verb::Boot, Origin::Guest));
         let mut draft = self.draft();
         draft.record.worker = None;
+        if is_to_boot && matches!(held_back, Some(EngineError::Draining)) {
+            draft.record.desired = DesiredState::Stopped;
+        }
         if let Some(state) = to {
             draft.state(&context, state);
         }

@@ -45,6 +45,7 @@ async fn with_room(limit: CapacityLimit, vms: u64) -> (Host, VmSpec, u64) {
         vms: 1,
         vcpus: 2,
         memory_mib: 64,
+        descriptors: roost_model::DESCRIPTORS_PER_VM,
     };
     let most = vms * one.get(limit.quantity);
     let host = Host::start_with(Fake::new(), move |config| {

@@ -76,7 +76,14 @@ quantities! {
     Vcpus: vcpus, "max-vcpus", "";
     /// Memory of guests, MiB.
     Memory: memory_mib, "max-memory", " MiB";
+    /// Descriptors that the host process has open for running VMs.
+    Descriptors: descriptors, "max-descriptors", "";
 }
+
+/// Descriptors that the host process has open for a VM that runs, whatever devices it has: its
+/// worker's control connection and process, and its run directory. Those of its disks, TAPs and
+/// sockets are the worker's alone once it has been started.
+pub const DESCRIPTORS_PER_VM: u64 = 3;
 
 impl Amounts {
     /// What a VM of `spec` claims.
@@ -86,6 +93,7 @@ impl Amounts {
             vms: 1,
             vcpus: u64::from(spec.vcpus),
             memory_mib: spec.memory_mib,
+            descriptors: DESCRIPTORS_PER_VM,
         }
     }
 }
@@ -248,11 +256,14 @@ mod tests {
     use super::*;
 
     fn amounts() -> impl Strategy<Value = Amounts> {
-        (1..4_u64, 1..33_u64, 32..4096_u64).prop_map(|(vms, vcpus, memory_mib)| Amounts {
-            vms,
-            vcpus,
-            memory_mib,
-        })
+        (1..4_u64, 1..33_u64, 32..4096_u64, 1..9_u64).prop_map(
+            |(vms, vcpus, memory_mib, descriptors)| Amounts {
+                vms,
+                vcpus,
+                memory_mib,
+                descriptors,
+            },
+        )
     }
 
     proptest! {
@@ -304,6 +315,7 @@ mod tests {
             vms: u64::MAX,
             vcpus: u64::MAX,
             memory_mib: u64::MAX,
+            descriptors: u64::MAX,
         };
         let claimed = Claimed::sum(
             [(&Tenant::default(), &all), (&Tenant::default(), &all)],

@@ -45,6 +45,13 @@ pub enum EventKind {
         /// Its process id.
         pid: u32,
     },
+    /// The node takes no more VMs and shuts down those that run.
+    NodeDraining {
+        /// When guests that have not ended by themselves are stopped, ms since the Unix epoch.
+        stop_at_ms: u64,
+    },
+    /// The node takes VMs again.
+    NodeDrainEnded,
     /// An observed state was written.
     StateChanged {
         /// The state before.

@@ -37,6 +37,8 @@ effects! {
     // Commits.
     /// A host process has begun.
     WriteHostStarted = "write-host-started";
+    /// The node drains, or does not any more.
+    WriteDrain = "write-drain";
     /// What an audit found, and what is done about it.
     WriteDivergence = "write-divergence";
     /// A VM's record, made.
@@ -45,7 +47,7 @@ effects! {
     WriteDenied = "write-denied";
     /// An operation that was asked for.
     WriteRequested = "write-requested";
-    /// An operation that recovery asked for.
+    /// An operation that recovery asked for, or a host's start.
     WriteRestart = "write-restart";
     /// The intent to start a worker.
     WriteStarting = "write-starting";

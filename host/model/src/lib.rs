@@ -17,6 +17,7 @@ mod decision;
 mod device_report;
 mod devices;
 mod divergence;
+mod drain;
 mod event;
 mod fault;
 mod grant;
@@ -34,7 +35,8 @@ mod vm;
 
 pub use binding::{Binding, BindingMode, InstanceMode, OnFailure, Selector};
 pub use capacity::{
-    Amounts, Capacity, CapacityExceeded, CapacityLimit, Claimed, Most, Quantity, Scope,
+    Amounts, Capacity, CapacityExceeded, CapacityLimit, Claimed, DESCRIPTORS_PER_VM, Most,
+    Quantity, Scope,
 };
 pub use counters::{Counters, Exits};
 pub use decision::{CallMode, CallOutcome, DecisionCall, DecisionRecord, NewDecision};
@@ -44,6 +46,7 @@ pub use devices::{
     OnReset, RateLimit, RateLimits,
 };
 pub use divergence::{AuditReport, Divergence, DivergenceKind, Repair};
+pub use drain::{Drain, DrainReport, DrainState, RemainingVm};
 pub use event::{Event, EventKind, NewEvent};
 pub use fault::{Effect, Fault, FaultPoint, InvalidFault, Moment, Victim};
 pub use grant::{Grant, UnknownGrant};

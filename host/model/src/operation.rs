@@ -49,6 +49,11 @@ pub enum Origin {
     Recovery,
     /// The guest, which reset itself and is booted again: if it fails, that is an incident.
     Guest,
+    /// The node, which drains: the VM stays stopped afterwards.
+    Drain,
+    /// The host, which ends with its VMs and boots them again when it starts: if a boot fails, that
+    /// is an incident.
+    Host,
 }
 
 impl Origin {

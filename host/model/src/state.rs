@@ -101,6 +101,10 @@ pub struct Failure {
 pub enum FailureKind {
     /// The worker could not be started or could not build the VM.
     Start,
+    /// There was not as much memory as the VM needs.
+    NoMemory,
+    /// The host, or the worker, may not open as many files as the VM needs.
+    NoDescriptors,
     /// The worker process ended without being asked to.
     WorkerExit,
     /// The guest ended in a way that no operating system chooses.

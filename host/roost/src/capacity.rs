@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 use roost_model::{Capacity, Most};
+use rustix::process::{Resource, getrlimit};
 
 const MIB: u64 = 1 << 20;
 
@@ -22,6 +23,10 @@ pub(crate) struct VmLimits {
     /// few guests touch all that they have.
     #[arg(long, value_name = "FACTOR", default_value = "2", value_parser = factor)]
     memory_overcommit: f64,
+    /// Most descriptors that are open for running VMs, 3 for each.  [default: what this process may
+    /// have open, less 1024 or half of it for everything else]
+    #[arg(long, value_name = "N")]
+    max_descriptors: Option<u64>,
     /// Most VMs of one tenant.  [default: no limit]
     #[arg(long, value_name = "N")]
     max_vms_per_tenant: Option<u64>,
@@ -31,6 +36,18 @@ pub(crate) struct VmLimits {
     /// Most memory of one tenant's VMs, MiB.  [default: no limit]
     #[arg(long, value_name = "MIB")]
     max_memory_per_tenant: Option<u64>,
+    /// Most descriptors that are open for one tenant's running VMs.  [default: no limit]
+    #[arg(long, value_name = "N")]
+    max_descriptors_per_tenant: Option<u64>,
+}
+
+/// What connections, boots, backups and everything else may take of this process's descriptors
+/// beside VMs.
+const OTHER_DESCRIPTORS: u64 = 1024;
+
+/// How many of the descriptors that this process may have open are for VMs.
+fn descriptors_for_vms(limit: u64) -> u64 {
+    limit - OTHER_DESCRIPTORS.min(limit / 2)
 }
 
 /// From a tenth, for a machine that has other work, to a hundredfold, which is past all use.
@@ -49,16 +66,22 @@ impl VmLimits {
             Some(most) => most,
             None => overcommitted(machine_memory_mib()?, self.memory_overcommit),
         };
+        let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let descriptors = self
+            .max_descriptors
+            .unwrap_or_else(|| descriptors_for_vms(may_open));
         Ok(Capacity {
             node: Most {
                 vms: Some(self.max_vms),
                 vcpus: self.max_vcpus,
                 memory_mib: Some(memory_mib),
+                descriptors: Some(descriptors),
             },
             tenant: Most {
                 vms: self.max_vms_per_tenant,
                 vcpus: self.max_vcpus_per_tenant,
                 memory_mib: self.max_memory_per_tenant,
+                descriptors: self.max_descriptors_per_tenant,
             },
         })
     }
@@ -85,6 +108,13 @@ mod tests {
         for wrong in ["0", "-1", "0.09", "100.1", "NaN", "inf", "twice", ""] {
             assert!(factor(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_host_that_may_open_little_keeps_half_of_it_for_itself() {
+        assert_eq!(descriptors_for_vms(65_536), 64_512);
+        assert_eq!(descriptors_for_vms(1024), 512);
+        assert_eq!(descriptors_for_vms(1), 1);
     }
 
     #[test]

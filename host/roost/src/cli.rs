@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::client::Client;
-use crate::{observe, plugin, repair, serve, store, vm};
+use crate::{drain, observe, plugin, repair, serve, store, vm};
 
 /// A hypervisor host whose lifecycle decisions are WebAssembly components.
 #[derive(Parser)]
@@ -86,6 +86,7 @@ enum Command {
     #[command(subcommand)]
     Cleanup(repair::Cleanup),
     Audit(repair::Audit),
+    Drain(drain::Drain),
     /// Print a completion script.
     #[command(after_help = "Example:\n  roost completions bash > /etc/bash_completion.d/roost")]
     Completions {
@@ -124,6 +125,7 @@ impl Cli {
                 Command::Actions(actions) => actions.run(&client).await,
                 Command::Cleanup(cleanup) => cleanup.run(&client).await,
                 Command::Audit(audit) => audit.run(&client).await,
+                Command::Drain(drain) => drain.run(&client).await,
                 Command::Serve(_) | Command::Completions { .. } => Ok(()),
             }
         });

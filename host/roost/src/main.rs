@@ -7,11 +7,14 @@ mod client;
 mod console;
 mod control;
 mod create;
+mod drain;
+mod ending;
 mod observe;
 mod output;
 mod plugin;
 mod repair;
 mod serve;
+mod service;
 mod store;
 mod vm;
 

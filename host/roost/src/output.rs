@@ -61,7 +61,12 @@ pub(crate) fn text(value: &Value, pointer: &str) -> String {
 
 /// The items of a list.
 pub(crate) fn items(value: &Value) -> &[Value] {
-    value["items"].as_array().map_or(&[], Vec::as_slice)
+    items_of(value, "items")
+}
+
+/// The items of a list that is a member; none where there is no such list.
+pub(crate) fn items_of<'a>(value: &'a Value, member: &str) -> &'a [Value] {
+    value[member].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// Prints a list, either way.

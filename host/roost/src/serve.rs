@@ -1,22 +1,24 @@
 //! `roost serve`: the host.
 
 use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use roost_engine::{
     Blobs, ChildCompiler, Compiler, Config, Engine, Faults, PolicyHost, PolicyRuntime,
     RuntimeConfig, Store, StoreServices,
 };
-use roost_worker::WorkerBackend;
-use tokio::signal::unix::{SignalKind, signal};
+use roost_worker::{WorkerBackend, check_kvm};
 use tracing_subscriber::EnvFilter;
 
 use crate::capacity::VmLimits;
+use crate::ending::{self, Signals};
 use crate::plugin::Limits;
+use crate::service;
 
 /// Descriptors that a host with thousands of VMs needs: a few for each.
 const DESCRIPTORS: u64 = 65_536;
@@ -24,6 +26,7 @@ const DESCRIPTORS: u64 = 65_536;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     roost serve --data /var/lib/roost\n  \
+    roost serve --data /var/lib/roost --stop-vms --stop-vms-deadline 120\n  \
     RUST_LOG=debug roost serve --data ./data --log json")]
 pub(crate) struct Serve {
     /// Where the host keeps its state; made if it is not there.
@@ -41,6 +44,12 @@ pub(crate) struct Serve {
     /// How often records are compared with what is there, seconds.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     audit_interval: u64,
+    /// Shut the VMs down when the host ends; the next one boots them again.  [default: VMs go on]
+    #[arg(long)]
+    stop_vms: bool,
+    /// How long guests may take to end by themselves then, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "stop_vms", value_parser = clap::value_parser!(u64).range(0..=600))]
+    stop_vms_deadline: u64,
     /// Die at a point of the lifecycle: for tests of this program.
     #[arg(long, env = "ROOST_FAULT", value_name = "FAULT", hide = true)]
     fault: Option<String>,
@@ -61,6 +70,12 @@ enum Log {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<()> {
+        // Before anything else is opened: it is known by its number.
+        let passed = service::passed_socket()?;
+        ensure!(
+            passed.is_none() || self.listen.is_none(),
+            "--listen names a socket, and the service manager passed one: leave one of them out"
+        );
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -74,10 +89,11 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(self.host())
+        runtime.block_on(self.host(passed))
     }
 
-    async fn host(self) -> Result<()> {
+    async fn host(self, passed: Option<UnixListener>) -> Result<()> {
+        let mut signals = Signals::new().context("signals can't be waited for")?;
         let kvm = File::options()
             .read(true)
             .write(true)
@@ -85,6 +101,7 @@ impl Serve {
             .context(
                 "/dev/kvm can't be opened: Roost needs KVM, and a user that may read and write it",
             )?;
+        check_kvm(&kvm).context("/dev/kvm is there, but no VM can be made with it")?;
         let store = Store::open_keeping(&self.data.join("store"), self.limits.journal())?;
         let blobs = Blobs::open(&self.data.join("blobs"))?;
         let executable = std::env::current_exe().context("the path of this program")?;
@@ -113,32 +130,63 @@ impl Serve {
             services: Some(Arc::new(services)),
         })?;
         let policies = PolicyHost::with_strikes(runtime, self.limits.strikes());
-        let path = self.listen.unwrap_or_else(|| self.data.join("roost.sock"));
-        let listener =
-            roost_api::bind(&path).with_context(|| format!("no socket at {}", path.display()))?;
+        let socket = match passed {
+            Some(passed) => Socket::passed(passed)?,
+            None => Socket::bind(self.listen.unwrap_or_else(|| self.data.join("roost.sock")))?,
+        };
         let engine = Engine::start(config, store, blobs, policies, backend).await?;
-        tracing::info!(socket = %path.display(), "the host is ready");
-        crate::output::line(&format!("ready: {}", path.display()))?;
+        tracing::info!(socket = %socket.path.display(), "the host is ready");
+        crate::output::line(&format!("ready: {}", socket.path.display()))?;
+        service::ready(&format!("answers on {}", socket.path.display()));
+        tokio::spawn(service::feed_watchdog(engine.clone()));
 
-        roost_api::serve(listener, engine.clone(), stop_signal()).await;
-        tracing::info!("the host stops; VMs go on");
-        engine.shutdown().await;
-        // A socket that nobody listens on is only in the way.
-        let _ = std::fs::remove_file(&path);
+        let vms = self
+            .stop_vms
+            .then(|| Duration::from_secs(self.stop_vms_deadline));
+        let mut in_order = false;
+        let stop = async { in_order = ending::until_stopped(&mut signals, &engine, vms).await };
+        roost_api::serve(socket.listener, engine.clone(), stop).await;
+        if in_order {
+            engine.shutdown().await;
+        }
+        if let Some(path) = socket.own {
+            // A socket that nobody listens on is only in the way.
+            let _ = std::fs::remove_file(&path);
+        }
         Ok(())
     }
 }
 
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Where requests come from.
+struct Socket {
+    listener: tokio::net::UnixListener,
+    /// For people.
+    path: PathBuf,
+    /// What is removed at the end: nothing where somebody else listens on, too.
+    own: Option<PathBuf>,
+}
+
+impl Socket {
+    fn bind(path: PathBuf) -> Result<Self> {
+        let listener =
+            roost_api::bind(&path).with_context(|| format!("no socket at {}", path.display()))?;
+        Ok(Self {
+            listener,
+            path: path.clone(),
+            own: Some(path),
+        })
+    }
+
+    /// The one that a service manager made. It goes on listening when this host has ended.
+    fn passed(listener: UnixListener) -> Result<Self> {
+        let path = listener.local_addr()?;
+        let path = path.as_pathname().map(PathBuf::from);
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener: tokio::net::UnixListener::from_std(listener)?,
+            path: path.unwrap_or_else(|| "a socket without a name".into()),
+            own: None,
+        })
     }
 }
 

@@ -112,6 +112,19 @@ pub enum BuildError {
     EventFd(#[from] io::Error),
 }
 
+impl BuildError {
+    /// What the kernel said, where it refused something that every VM needs.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Map(error) => error.io_error(),
+            Self::Kvm(error) => Some(&error.source),
+            Self::EventFd(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// Highest number of vCPUs with 8-bit APIC ids: 255 is broadcast, one is the I/O APIC's.
 const MAX_VCPUS: u32 = 254;
 /// Least memory that the boot structures and any kernel fit into.

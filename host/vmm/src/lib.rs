@@ -57,5 +57,6 @@ pub use devices::{DeviceConfig, DeviceConfigError, OUTPUT_RING_BYTES, SerialChun
 pub use devices::{VsockConfig, VsockConfigError, VsockLimits};
 pub use kvm::KvmError;
 pub use kvm::cpu_template::{CpuTemplateError, CpuidMask, CpuidRegister, cpuid_masks};
+pub use kvm::machine::check_kvm;
 pub use kvm::memory::MemoryError;
 pub use vm::{BalloonError, ControlError, NoSuchDevice, Vm};

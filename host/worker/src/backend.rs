@@ -73,6 +73,12 @@ pub trait Backend: Send + Sync {
     /// [`AdoptError::NoWorker`] where none answers, and others where what answers is not it.
     async fn adopt(&self, adoption: &Adoption) -> Result<Arc<dyn VmHandle>, AdoptError>;
 
+    /// Whether VMs can be made now. It leaves nothing behind, and may block.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn check(&self) -> io::Result<()>;
+
     /// Kills a worker process and waits until it is gone. Returns whether there was one: false
     /// if no process has this id and start time. Idempotent.
     ///

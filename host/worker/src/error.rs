@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use roost_model::FailureKind;
+use rustix::io::Errno;
+
 /// A VM could not be launched. Nothing was left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -31,6 +34,12 @@ pub enum LaunchError {
     /// The worker could not build the VM.
     #[error("the VM could not be built: {0}")]
     Build(String),
+    /// There is not as much memory as the VM needs.
+    #[error("there is no memory for the VM: {0}")]
+    NoMemory(String),
+    /// The worker may not open as many files as the VM needs.
+    #[error("there are no descriptors for the VM: {0}")]
+    NoDescriptors(String),
     /// The worker ended before it had built the VM.
     #[error("the worker ended ({status}) before it had built the VM{log}")]
     WorkerEnded {
@@ -48,6 +57,41 @@ pub enum LaunchError {
     /// The host process is shutting down.
     #[error("the host is shutting down")]
     ShuttingDown,
+}
+
+impl LaunchError {
+    /// A VM that could not be built.
+    pub(crate) const fn build(error: String, kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::NoMemory => Self::NoMemory(error),
+            FailureKind::NoDescriptors => Self::NoDescriptors(error),
+            _ => Self::Build(error),
+        }
+    }
+
+    /// What class of failure it is.
+    #[must_use]
+    pub fn failure_kind(&self) -> FailureKind {
+        match self {
+            Self::NoMemory(_) => FailureKind::NoMemory,
+            Self::NoDescriptors(_) => FailureKind::NoDescriptors,
+            Self::RunDirectory { source, .. }
+            | Self::ControlSocket(source)
+            | Self::Spawn { source, .. }
+            | Self::Handover(source) => failure_kind(source),
+            _ => FailureKind::Start,
+        }
+    }
+}
+
+/// What class of failure it is that the kernel refused something.
+#[must_use]
+pub fn failure_kind(error: &io::Error) -> FailureKind {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOMEM) => FailureKind::NoMemory,
+        Some(Errno::MFILE | Errno::NFILE) => FailureKind::NoDescriptors,
+        _ => FailureKind::Start,
+    }
 }
 
 /// A worker could not be taken over.

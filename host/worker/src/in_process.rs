@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
+use roost_model::{Control, Counters, DeviceReport, FailureKind, GuestExit, VmId};
 use roost_vmm::{ConsoleSize, SerialChunk, Vm, VmConfig};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::backend::{Adoption, Backend, GuestState, HandleEvent, Launch, VmHandle};
-use crate::error::{AdoptError, ControlError, KillError, LaunchError};
+use crate::error::{AdoptError, ControlError, KillError, LaunchError, failure_kind};
 use crate::guest::{ControlFailed, End, Ended, Guest, NoPort, NotResized};
 use crate::limits::{LAUNCH_DEADLINE, REQUEST_DEADLINE, STOP_DEADLINE};
 use crate::process::WorkerIdentity;
@@ -74,7 +74,8 @@ impl Backend for InProcessBackend {
             };
             let vm = Vm::build(kvm, config).map_err(|error| {
                 run_dir.undo();
-                LaunchError::Build(error.to_string())
+                let kind = error.io_error().map_or(FailureKind::Start, failure_kind);
+                LaunchError::build(error.to_string(), kind)
             })?;
             machine.apply(&vm);
             Ok(vm)
@@ -93,6 +94,10 @@ impl Backend for InProcessBackend {
     /// No guest outlives the process that it runs in.
     async fn adopt(&self, _adoption: &Adoption) -> Result<Arc<dyn VmHandle>, AdoptError> {
         Err(AdoptError::NoWorker)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        roost_vmm::check_kvm(&self.kvm).map_err(io::Error::other)
     }
 
     /// There are no worker processes.

@@ -52,13 +52,13 @@ pub mod tap;
 pub use backend::{Adoption, Backend, GuestState, HandleEvent, Launch, VmHandle};
 pub use child::{WorkerError, run_worker};
 pub use devices::{Devices, Disk, DiskBacking, Machine, Network, VSOCK_SOCKET, Vsock};
-pub use error::{AdoptError, ControlError, KillError, LaunchError};
+pub use error::{AdoptError, ControlError, KillError, LaunchError, failure_kind};
 pub use in_process::InProcessBackend;
 pub use probe::Probe;
 pub use process::WorkerIdentity;
 pub use remote::WorkerBackend;
 pub use roost_vmm::{
     BaseName, ConsoleSize, DiskError, DiskFormat, InitrdError, KernelError, KernelInfo,
-    SerialChunk, check_initrd, create_qcow2, disk_bytes, inspect_kernel,
+    SerialChunk, check_initrd, check_kvm, create_qcow2, disk_bytes, inspect_kernel,
 };
 pub use run_dir::{has_control_socket, has_sockets, listen_vsock, remove_sockets};

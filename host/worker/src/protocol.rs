@@ -8,7 +8,7 @@
 //! The messages evolve additively: fields that are not known are ignored, fields that may be
 //! absent have defaults, and a request that is not known is answered as unsupported.
 
-use roost_model::{Control, Counters, DeviceReport, GuestExit, VmId};
+use roost_model::{Control, Counters, DeviceReport, FailureKind, GuestExit, VmId};
 use roost_vmm::ConsoleSize;
 use serde::{Deserialize, Serialize};
 
@@ -177,8 +177,16 @@ pub(crate) enum WorkerState {
     Built,
     Running,
     Paused,
-    Exited { exit: GuestExit, counters: Counters },
-    BuildFailed { error: String },
+    Exited {
+        exit: GuestExit,
+        counters: Counters,
+    },
+    BuildFailed {
+        error: String,
+        /// What class of failure it is; absent from a worker of an older host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kind: Option<FailureKind>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

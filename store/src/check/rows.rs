@@ -1,7 +1,7 @@
 //! What a row of each table must be, and which rows must stand beside it.
 
 use roost_model::{
-    ActionRequired, Binding, Charge, CleanupTask, DecisionRecord, Event, Image, Incident,
+    ActionRequired, Binding, Charge, CleanupTask, DecisionRecord, Drain, Event, Image, Incident,
     OpenWindow, Operation, Plugin, Quarantine, UsageWindow, VmRecord,
 };
 use serde::de::DeserializeOwned;
@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use crate::change::KvUsage;
 use crate::error::ReadError;
 use crate::schema::{
-    self as tables, DECISION_BYTES_KEY, SCHEMA_KEY, Table, decode, decode_kv, name_key, number,
-    owned_key, pair_key, revision_key, vm_event_key, window_key,
+    self as tables, DECISION_BYTES_KEY, DRAIN_KEY, SCHEMA_KEY, Table, decode, decode_kv, name_key,
+    number, owned_key, pair_key, revision_key, vm_event_key, window_key,
 };
 
 /// Of a SHA-256.
@@ -69,6 +69,7 @@ pub(crate) fn meta(key: &[u8], value: &[u8]) -> Result<Row, ReadError> {
     match key {
         SCHEMA_KEY if value.len() != 4 => Err(tables::META.damaged("the schema is no number")),
         DECISION_BYTES_KEY => number(tables::META, value).map(|_| Row::at(key)),
+        DRAIN_KEY => of(tables::META, value, |_: &Drain| Row::at(key)),
         _ => Ok(Row::at(key)),
     }
 }

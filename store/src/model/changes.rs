@@ -72,6 +72,8 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
                 ..kv(key, value.as_deref())
             })
         ),
+        1 => any::<u64>().prop_map(|at| Change::PutDrain(drain(at))),
+        1 => Just(Change::RemoveDrain),
         1 => (text.clone(), any::<u64>())
             .prop_map(|(text, until)| Change::PutQuarantine(quarantine(text, until))),
         1 => text.clone().prop_map(|text| Change::RemoveQuarantine { plugin: name(text), revision: 1 }),

@@ -129,6 +129,7 @@ fn every_change() -> Vec<Vec<Change>> {
         Change::AppendDecision(decision(1, 1, "p", true)),
         Change::WriteKv(kv("a", Some(b"value"))),
         Change::PutQuarantine(quarantine("p", 9)),
+        Change::PutDrain(drain(1)),
     ];
     let settled = vec![
         Change::PutVm {
@@ -140,6 +141,7 @@ fn every_change() -> Vec<Vec<Change>> {
         Change::PutIncident(incident(1, 1, true)),
         Change::RemoveCleanup(task(1, 1).id),
         Change::RemoveOpenWindow(vm_id(1)),
+        Change::RemoveDrain,
         Change::Bill {
             window: w,
             charges: vec![charge(w, "cpu")],

@@ -27,6 +27,7 @@ pub(crate) struct Model {
     pub(crate) decisions: Vec<NewDecision>,
     pub(crate) kv: BTreeMap<String, Vec<u8>>,
     pub(crate) quarantines: BTreeMap<Name, Quarantine>,
+    pub(crate) drain: Option<Drain>,
 }
 
 impl Model {
@@ -85,6 +86,8 @@ impl Model {
                 number: self.events.len() as u64 + 1,
                 event,
             }),
+            Change::PutDrain(drain) => self.drain = Some(drain),
+            Change::RemoveDrain => self.drain = None,
             Change::PutIncident(incident) => {
                 self.incidents.insert(incident.id, incident);
             }

@@ -269,3 +269,10 @@ pub(crate) fn quarantine(plugin: &str, until_ms: u64) -> Quarantine {
         round: 2,
     }
 }
+
+pub(crate) fn drain(since_ms: u64) -> Drain {
+    Drain {
+        since_ms,
+        stop_at_ms: since_ms.saturating_add(60_000),
+    }
+}

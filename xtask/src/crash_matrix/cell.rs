@@ -59,7 +59,11 @@ impl Prepared<'_> {
                 None => {
                     node.start_well()?;
                     before(&node)?;
-                    node.kill()?;
+                    if scenario.before_ends {
+                        node.stop()?;
+                    } else {
+                        node.kill()?;
+                    }
                 }
                 Some(fault) => {
                     ensure!(node.start(Some(fault))?, "the host did not start");

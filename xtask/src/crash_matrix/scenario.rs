@@ -34,6 +34,8 @@ pub(super) struct Scenario {
     pub(super) serve: &'static [&'static str],
     /// What an earlier host process did; it is killed afterwards.
     pub(super) before: Option<fn(&Node) -> Result<()>>,
+    /// Whether that one was ended in order rather than killed.
+    pub(super) before_ends: bool,
     /// Of what the earlier host process dies, if not by a signal from here.
     pub(super) before_fault: Option<&'static str>,
     /// What happens to the data folder while there is no host process.
@@ -67,6 +69,7 @@ const PLAIN: Scenario = Scenario {
     // Nothing that comes with the time comes between.
     serve: &["--counter-interval", "3600000", "--usage-window", "86400"],
     before: None,
+    before_ends: false,
     before_fault: None,
     between: None,
     prepare: |_| Ok(()),
@@ -255,6 +258,38 @@ pub(super) const ALL: &[Scenario] = &[
         before: Some(running),
         before_fault: Some("pause-guest:before=both"),
         origin: RUNNING,
+        act: |node| node.wait_for_state("running").map(drop),
+        target: RUNNING,
+        ..PLAIN
+    },
+    Scenario {
+        name: "drain",
+        prepare: running,
+        origin: RUNNING,
+        act: |node| {
+            let report = node.post("/v1/drain?deadline_ms=0")?;
+            anyhow::ensure!(report["state"] == "drained", "it is not drained: {report}");
+            let report = node.send("DELETE", "/v1/drain", &[])?;
+            anyhow::ensure!(report["state"] == "off", "it still drains: {report}");
+            Ok(())
+        },
+        target: STOPPED,
+        ..PLAIN
+    },
+    Scenario {
+        name: "start-after-end",
+        serve: &[
+            "--counter-interval",
+            "3600000",
+            "--usage-window",
+            "86400",
+            "--stop-vms",
+            "--stop-vms-deadline",
+            "0",
+        ],
+        before: Some(running),
+        before_ends: true,
+        origin: STOPPED,
         act: |node| node.wait_for_state("running").map(drop),
         target: RUNNING,
         ..PLAIN

@@ -31,9 +31,10 @@ pub(crate) const NO_KVM: [&str; 2] = ["authors_local", "compat"];
 const TOOLCHAINS: &str = "authors";
 
 /// Folders of the repository that tests read at run time.
-const FIXTURES: [&str; 6] = [
+const FIXTURES: [&str; 7] = [
     "wit",
     "plugins/target/components",
+    "examples/systemd",
     "examples/vms",
     "docs",
     "host/vmm/fuzz",

@@ -12,6 +12,7 @@ use roost_worker::{
     AdoptError, Adoption, Backend, ConsoleSize, ControlError, GuestState, HandleEvent, KillError,
     Launch, LaunchError, SerialChunk, VmHandle, WorkerIdentity,
 };
+use tokio::sync::watch;
 
 /// The name of a worker's socket in its run directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -26,8 +27,17 @@ pub(crate) struct Fake {
     pub(crate) immortal: Mutex<BTreeSet<u32>>,
     /// Launches that are still to fail.
     pub(crate) failing_launches: AtomicU32,
+    /// Whether no VM can be made.
+    pub(crate) unusable: AtomicBool,
     /// Whether workers answer.
     pub(crate) mute: Arc<AtomicBool>,
+    /// Whether guests power off when they are told to.
+    pub(crate) obey: Arc<AtomicBool>,
+    /// How often a button was pressed.
+    pub(crate) pressed: Arc<AtomicU32>,
+    /// The most guests that were being stopped at the same moment.
+    pub(crate) most_stopping: Arc<AtomicU32>,
+    stopping: Arc<AtomicU32>,
     guests: Mutex<BTreeMap<u32, Arc<Guest>>>,
 }
 
@@ -45,6 +55,12 @@ impl Fake {
 
     pub(crate) fn is_alive(&self, pid: u32) -> bool {
         self.workers.lock().unwrap().contains_key(&pid)
+    }
+
+    /// Ends a guest by itself.
+    pub(crate) fn exit(&self, pid: u32, exit: GuestExit) {
+        let guests = self.guests.lock().unwrap();
+        guests[&pid].exited.send_replace(Some(exit));
     }
 
     /// Ends a process without a word to whoever holds it.
@@ -82,6 +98,11 @@ impl Backend for Fake {
             identity,
             socket: launch.run_dir.join(SOCKET),
             mute: Arc::clone(&self.mute),
+            obey: Arc::clone(&self.obey),
+            pressed: Arc::clone(&self.pressed),
+            most_stopping: Arc::clone(&self.most_stopping),
+            stopping: Arc::clone(&self.stopping),
+            exited: watch::Sender::default(),
             // What the VM needs stays open as long as its worker.
             devices: Mutex::new(Some(launch.devices)),
         });
@@ -97,6 +118,13 @@ impl Backend for Fake {
         let guests = self.guests.lock().unwrap();
         let guest = pid.and_then(|pid| guests.get(&pid).cloned());
         Ok(guest.ok_or(AdoptError::NoWorker)?)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.unusable.load(Ordering::Relaxed) {
+            return Err(io::Error::other("it was told to fail"));
+        }
+        Ok(())
     }
 
     async fn kill(&self, worker: WorkerIdentity) -> Result<bool, KillError> {
@@ -127,6 +155,11 @@ struct Guest {
     identity: WorkerIdentity,
     socket: std::path::PathBuf,
     mute: Arc<AtomicBool>,
+    obey: Arc<AtomicBool>,
+    pressed: Arc<AtomicU32>,
+    most_stopping: Arc<AtomicU32>,
+    stopping: Arc<AtomicU32>,
+    exited: watch::Sender<Option<GuestExit>>,
     devices: Mutex<Option<roost_worker::Devices>>,
 }
 
@@ -161,6 +194,13 @@ impl VmHandle for Guest {
     }
 
     async fn stop(&self) -> Result<(GuestExit, Counters), ControlError> {
+        let now = self.stopping.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_stopping.fetch_max(now, Ordering::SeqCst);
+        // Others get to it meanwhile, if they may.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.stopping.fetch_sub(1, Ordering::SeqCst);
         self.answer("stop", (GuestExit::Stopped, Counters::default()))
     }
 
@@ -214,7 +254,13 @@ impl VmHandle for Guest {
         Err(no_console(port))
     }
 
-    async fn control(&self, _control: Control) -> Result<(), ControlError> {
+    async fn control(&self, control: Control) -> Result<(), ControlError> {
+        if matches!(control, Control::Press { .. }) {
+            self.pressed.fetch_add(1, Ordering::Relaxed);
+            if self.obey.load(Ordering::Relaxed) {
+                self.exited.send_replace(Some(GuestExit::PowerOff));
+            }
+        }
         self.answer("control", ())
     }
 
@@ -223,7 +269,19 @@ impl VmHandle for Guest {
     }
 
     async fn next_event(&self) -> HandleEvent {
-        std::future::pending().await
+        let mut exited = self.exited.subscribe();
+        let exit = exited.wait_for(Option::is_some).await;
+        let Ok(Some(exit)) = exit.map(|exit| exit.clone()) else {
+            return std::future::pending().await;
+        };
+        // It is told once.
+        self.exited.send_replace(None);
+        HandleEvent::GuestExited {
+            sequence: 1,
+            exit,
+            counters: Counters::default(),
+            at_ms: 0,
+        }
     }
 
     async fn acknowledge(&self, _sequence: u64) -> Result<(), ControlError> {

@@ -28,6 +28,15 @@ pub(crate) fn open(kvm: File) -> Result<Kvm, KvmError> {
     Ok(kvm)
 }
 
+/// Whether VMs can be made with `kvm`, an open `/dev/kvm`: makes one and lets go of it.
+///
+/// # Errors
+/// The request that the kernel refused.
+pub fn check_kvm(kvm: &File) -> Result<(), KvmError> {
+    let kvm = open(kvm.try_clone().request("dup")?)?;
+    kvm.create_vm().request("KVM_CREATE_VM").map(drop)
+}
+
 /// Creates a VM with `memory`, an in-kernel interrupt controller and timer, and interrupt lines
 /// that are raised by writing to an eventfd. Says what KVM let us do about registers.
 pub(crate) fn create(

@@ -52,6 +52,22 @@ pub enum MemoryError {
     NotWholePages(u64),
 }
 
+impl MemoryError {
+    /// What the kernel said, if it was asked.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::File { source, .. }
+            | Self::Map(FromRangesError::MmapRegion(MmapRegionError::Mmap(source)))
+            | Self::Region {
+                source: MmapRegionError::Mmap(source),
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+}
+
 /// Maps `memory_bytes` of guest memory, with the hole below 4 GiB left out.
 pub(crate) fn map(
     memory_bytes: u64,

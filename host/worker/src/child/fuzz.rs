@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::BytesMut;
-use roost_model::{Button, Control, Counters, GuestExit, RateLimit, RateLimits, VmId};
+use roost_model::{Button, Control, Counters, FailureKind, GuestExit, RateLimit, RateLimits, VmId};
 use roost_vmm::ConsoleSize;
 use tokio_util::codec::LengthDelimitedCodec;
 
@@ -246,7 +246,7 @@ impl Peers {
     pub(crate) fn run(self) {
         let subject = match self.built {
             true => Subject::Guest(ended(self.output)),
-            false => Subject::BuildFailed("as the script has it".to_owned()),
+            false => Subject::BuildFailed("as the script has it".to_owned(), FailureKind::Start),
         };
         let vm = VmId::from_uuid(uuid::Uuid::nil());
         let mut worker = Worker::new(vm, 1, NONCE.to_owned(), subject);

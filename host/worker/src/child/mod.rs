@@ -24,9 +24,11 @@ mod worker;
 
 use std::io;
 
+use roost_model::FailureKind;
 use roost_vmm::{BuildError, Vm, VmConfig};
 
 use crate::bootstrap::{self, BootstrapError, Descriptors};
+use crate::error::failure_kind;
 use crate::guest::Guest;
 use event_loop::EventLoop;
 #[cfg(any(test, fuzzing))]
@@ -86,7 +88,10 @@ pub fn run_worker() -> Result<(), WorkerError> {
             config.machine.apply(&vm);
             (Subject::Guest(Guest::new(vm)), None)
         }
-        Err(error) => (Subject::BuildFailed(error.to_string()), Some(error)),
+        Err(error) => {
+            let kind = error.io_error().map_or(FailureKind::Start, failure_kind);
+            (Subject::BuildFailed(error.to_string(), kind), Some(error))
+        }
     };
     let worker = Worker::new(config.vm, config.incarnation, config.nonce, subject);
     EventLoop::new(control, worker)

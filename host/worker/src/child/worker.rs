@@ -1,6 +1,6 @@
 //! What a worker knows and how it answers, apart from sockets.
 
-use roost_model::VmId;
+use roost_model::{FailureKind, VmId};
 use roost_vmm::Vm;
 
 use crate::backend::GuestState;
@@ -15,7 +15,7 @@ use crate::protocol::{
 pub(crate) enum Subject {
     Guest(Guest),
     /// There is no guest, and this is why.
-    BuildFailed(String),
+    BuildFailed(String, FailureKind),
 }
 
 pub(crate) struct Worker {
@@ -72,9 +72,10 @@ impl Worker {
     fn state(&self) -> WorkerState {
         let guest = match &self.subject {
             Subject::Guest(guest) => guest,
-            Subject::BuildFailed(error) => {
+            Subject::BuildFailed(error, kind) => {
                 return WorkerState::BuildFailed {
                     error: error.clone(),
+                    kind: Some(*kind),
                 };
             }
         };
@@ -90,13 +91,13 @@ impl Worker {
     }
 
     pub(crate) const fn build_failed(&self) -> bool {
-        matches!(self.subject, Subject::BuildFailed(_))
+        matches!(self.subject, Subject::BuildFailed(..))
     }
 
     pub(crate) const fn guest(&self) -> Option<&Guest> {
         match &self.subject {
             Subject::Guest(guest) => Some(guest),
-            Subject::BuildFailed(_) => None,
+            Subject::BuildFailed(..) => None,
         }
     }
 

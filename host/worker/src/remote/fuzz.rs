@@ -155,6 +155,9 @@ fn welcome(u: &mut Unstructured<'_>) -> Result<Welcome> {
             },
             _ => WorkerState::BuildFailed {
                 error: u.arbitrary()?,
+                kind: u
+                    .arbitrary::<bool>()?
+                    .then_some(roost_model::FailureKind::NoMemory),
             },
         },
     })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use roost_model::{Effect, Moment};
+use roost_model::{Effect, FailureKind, Moment};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::time::timeout;
 
@@ -255,10 +255,13 @@ impl Unfinished {
         };
         match greeted {
             Ok((connection, Welcome { state, .. })) => match state {
-                WorkerState::BuildFailed { error } => {
+                WorkerState::BuildFailed { error, kind } => {
                     // It ends by itself now that it has told.
                     let _ = timeout(RECONNECT_PAUSE, process.ended()).await;
-                    Err(LaunchError::Build(error))
+                    Err(LaunchError::build(
+                        error,
+                        kind.unwrap_or(FailureKind::Start),
+                    ))
                 }
                 state => Ok((connection, state)),
             },

@@ -77,6 +77,10 @@ impl Backend for WorkerBackend {
         adopt::adopt(adoption).await
     }
 
+    fn check(&self) -> io::Result<()> {
+        roost_vmm::check_kvm(&self.kvm).map_err(io::Error::other)
+    }
+
     async fn kill(&self, worker: WorkerIdentity) -> Result<bool, KillError> {
         process::kill(worker).await
     }
