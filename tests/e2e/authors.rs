@@ -85,7 +85,8 @@ struct Author {
 
 impl Author {
     fn new() -> Self {
-        let host = Host::start();
+        // Interpreters of languages are large, and the machine may be busy.
+        let host = Host::start_with(&["--compile-time", "1800"]);
         let folder = host.dir.path().join("work");
         fs::create_dir(&folder).unwrap();
         let roost = Path::new(env!("CARGO_BIN_EXE_roost")).parent().unwrap();

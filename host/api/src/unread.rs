@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::StreamExt as _;

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 #[test]
 fn a_decision_that_loops_or_grows_is_made_by_the_host_and_the_vm_comes_back() {
-    let host = Host::start();
+    // An emulated CPU takes a while to grow that far.
+    let host = Host::start_with(&["--policy-deadline", "2000"]);
     host.boot_hello("web");
     for (round, (decide, expected)) in [(LOOP, "did not answer within"), (GROW, "memory")]
         .into_iter()
