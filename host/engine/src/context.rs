@@ -39,7 +39,7 @@ pub(crate) struct Context {
     /// One replay at a time: it takes a core for as long as it runs.
     pub(crate) replays: Arc<Semaphore>,
     /// Bounds recovery boots.
-    pub(crate) recoveries: Semaphore,
+    pub(crate) recoveries: Arc<Semaphore>,
     pub(crate) plugin_logs: PluginLogs,
     pub(crate) metrics: Metrics,
     in_use: Mutex<InUse>,
@@ -70,7 +70,7 @@ impl Context {
     ) -> Result<Self, EngineError> {
         let metrics = Metrics::new().map_err(|error| EngineError::Metrics(error.to_string()))?;
         metrics.show_divergences();
-        let recoveries = Semaphore::new(config.max_recoveries.max(1));
+        let recoveries = Arc::new(Semaphore::new(config.max_recoveries.max(1)));
         let backend = Node::new(backend, config.faults.clone());
         Ok(Self {
             config,

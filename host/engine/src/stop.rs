@@ -4,25 +4,35 @@ use std::io;
 use std::time::Duration;
 
 use roost_model::{
-    CleanupTask, Control, DesiredState, Effect, EventKind, Grace, Operation, Origin, Resource,
-    Step, StepState, Verb, VmState, WindowClose,
+    CleanupTask, Control, DesiredState, Effect, EventKind, GuestExit, Operation, OperationState,
+    Origin, Resource, Step, StepState, Verb, VmState, WindowClose,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{Backend as _, GuestState, HandleEvent, WorkerIdentity};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::actor::Actor;
-use crate::journal::{intend, operation, outcome};
+use crate::journal::{ON_REQUEST, intend, operation, outcome, pending};
+use crate::signals::Interruption;
 
 /// Most time that a guest is given to end by itself: requests to its VM wait meanwhile.
 const MAX_GRACE: Duration = Duration::from_secs(600);
 
+/// What came of a wait for a guest.
+enum Waited {
+    /// It has ended by itself.
+    Exited { sequence: u64, exit: GuestExit },
+    /// It is waited for no longer.
+    Over,
+    /// This host process ends.
+    Left,
+}
+
 impl Actor {
     pub(crate) async fn shutdown(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Stopped, VmState::Stopping)
-            .await?;
-        self.give_grace(operation.grace).await?;
-        self.end_worker(WindowClose::Stop).await?;
+        if !self.stop(operation, DesiredState::Stopped).await? {
+            return Ok(());
+        }
         let context = self.context.clone();
         let mut draft = self.draft();
         outcome(&context, operation, StepState::Done);
@@ -33,17 +43,48 @@ impl Actor {
     }
 
     pub(crate) async fn reboot(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Running, VmState::Stopping)
-            .await?;
-        self.give_grace(operation.grace).await?;
-        self.end_worker(WindowClose::Stop).await?;
+        if !self.stop(operation, DesiredState::Running).await? {
+            return Ok(());
+        }
         let context = self.context.clone();
         outcome(&context, operation, StepState::Done);
         self.boot(operation, 0).await
     }
 
+    /// Gives the guest its time, then ends it and its worker. Returns false where it goes on: the
+    /// operation was called off, or is the next host process's.
+    async fn stop(
+        &mut self,
+        operation: &mut Operation,
+        desired: DesiredState,
+    ) -> Result<bool, CommitError> {
+        if pending(operation).is_none() {
+            let step = if operation.grace.is_some() && self.hears() {
+                // From here on, so that nobody who asks is too early.
+                self.signals.open();
+                Step::WaitForGuest
+            } else {
+                Step::StopWorker
+            };
+            self.intend_stop(operation, step, desired, VmState::Stopping)
+                .await?;
+        }
+        if pending(operation) == Some(Step::WaitForGuest) && !self.give_grace(operation).await? {
+            return Ok(false);
+        }
+        self.end_worker(WindowClose::Stop).await?;
+        Ok(true)
+    }
+
+    /// Whether there is a guest that could end by itself: one that is paused hears nothing.
+    fn hears(&self) -> bool {
+        let handle = self.handle.as_ref();
+        handle.is_some_and(|handle| handle.state() == GuestState::Running)
+    }
+
     pub(crate) async fn delete(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Deleted, VmState::Deleting)
+        let (step, desired) = (Step::StopWorker, DesiredState::Deleted);
+        self.intend_stop(operation, step, desired, VmState::Deleting)
             .await?;
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
@@ -102,6 +143,7 @@ impl Actor {
     async fn intend_stop(
         &mut self,
         operation: &mut Operation,
+        step: Step,
         desired: DesiredState,
         through: VmState,
     ) -> Result<(), CommitError> {
@@ -109,40 +151,82 @@ impl Actor {
         let mut draft = self.draft();
         draft.record.desired = desired;
         draft.state(&context, through);
-        intend(&context, operation, Step::StopWorker);
+        intend(&context, operation, step);
         draft.operation(operation);
         self.commit(Effect::WriteStopping, draft).await
     }
 
-    /// Presses the button that tells the guest to end by itself, and waits as long as it may take.
-    /// Whatever comes of it, the guest can be stopped afterwards.
-    async fn give_grace(&mut self, grace: Option<Grace>) -> Result<(), CommitError> {
-        let (Some(grace), Some(handle)) = (grace, self.handle.clone()) else {
-            return Ok(());
+    /// The step *wait for the guest*, its intent being durable: presses the button that tells it to
+    /// end by itself, and waits as long as it may take. Returns whether it is to be stopped now,
+    /// which it can be, whatever came of that.
+    async fn give_grace(&mut self, operation: &mut Operation) -> Result<bool, CommitError> {
+        let context = self.context.clone();
+        self.signals.open();
+        let waited = self.wait_for_guest(operation).await;
+        let is_cancelled = self.signals.close();
+        let mut draft = self.draft();
+        let exit = match waited {
+            Waited::Exited { sequence, exit } => {
+                draft.event(&context, EventKind::GuestExited { exit });
+                Some(sequence)
+            }
+            _ if is_cancelled => {
+                outcome(&context, operation, StepState::Undone);
+                draft.record.desired = DesiredState::Running;
+                draft.state(&context, VmState::Running);
+                draft.cancel(&context, operation, ON_REQUEST);
+                self.commit(Effect::WriteStopCancelled, draft).await?;
+                self.listen();
+                return Ok(false);
+            }
+            Waited::Left => return Ok(false),
+            Waited::Over => None,
         };
-        // A guest that is paused hears nothing.
-        if handle.state() != GuestState::Running {
-            return Ok(());
+        outcome(&context, operation, StepState::Done);
+        intend(&context, operation, Step::StopWorker);
+        draft.operation(operation);
+        self.commit(Effect::WriteGraceOver, draft).await?;
+        if let (Some(sequence), Some(handle)) = (exit, self.handle.clone())
+            && let Err(error) = handle.acknowledge(sequence).await
+        {
+            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+        }
+        Ok(true)
+    }
+
+    async fn wait_for_guest(&self, operation: &Operation) -> Waited {
+        let (Some(grace), Some(handle)) = (operation.grace, self.handle.clone()) else {
+            return Waited::Over;
+        };
+        if !self.hears() || self.signals.is_cancelled() {
+            return Waited::Over;
         }
         let button = grace.button;
         if let Err(error) = handle.control(Control::Press { button }).await {
             tracing::warn!(vm = %self.record.id, %error, "the guest could not be told to end");
-            return Ok(());
+            return Waited::Over;
         }
+        // An earlier host process may have waited a part of it.
+        let begun_ms = operation.steps.last().map_or(0, |step| step.at_ms);
+        let waited = Duration::from_millis(self.context.now_ms().saturating_sub(begun_ms));
         let patience = Duration::from_millis(grace.deadline_ms).min(MAX_GRACE);
-        let Ok(HandleEvent::GuestExited { sequence, exit, .. }) =
-            timeout(patience, handle.next_event()).await
-        else {
-            tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
-            return Ok(());
-        };
-        let mut draft = self.draft();
-        draft.event(&self.context, EventKind::GuestExited { exit });
-        self.commit(Effect::WriteGraceExit, draft).await?;
-        if let Err(error) = handle.acknowledge(sequence).await {
-            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+        tokio::select! {
+            biased;
+            event = handle.next_event() => match event {
+                HandleEvent::GuestExited { sequence, exit, .. } => {
+                    Waited::Exited { sequence, exit }
+                }
+                HandleEvent::Gone { .. } => Waited::Over,
+            },
+            interruption = self.signals.interrupted() => match interruption {
+                Interruption::Leaving => Waited::Left,
+                Interruption::Cancelled | Interruption::Hurried => Waited::Over,
+            },
+            () = sleep(patience.saturating_sub(waited)) => {
+                tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
+                Waited::Over
+            }
         }
-        Ok(())
     }
 
     /// Ends the guest and the worker process, if there are any; closes the usage window.
@@ -209,28 +293,26 @@ impl Actor {
     }
 
     /// The second half of a guest's own end: its exit is written down, its worker is not needed.
-    /// A VM that is to run nevertheless is booted again.
+    /// A VM that is to run nevertheless is booted again, next.
     pub(crate) async fn finish_exit(&mut self, to: Option<VmState>) -> Result<(), CommitError> {
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
         let boots = to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
-        let mut operation =
-            boots.then(|| operation(&context, self.record.id, Verb::Boot, Origin::Guest));
+        let boot = boots.then(|| Operation {
+            state: OperationState::Running,
+            ..operation(&context, self.record.id, Verb::Boot, Origin::Guest)
+        });
         let mut draft = self.draft();
         draft.record.worker = None;
         if let Some(state) = to {
             draft.state(&context, state);
         }
-        if let Some(operation) = &operation {
-            draft.operation(operation);
+        if let Some(boot) = &boot {
+            draft.operation(boot);
         }
         self.commit(Effect::WriteExitFinished, draft).await?;
-        let Some(operation) = &mut operation else {
-            return Ok(());
-        };
-        let result = self.boot(operation, self.record.recovery_attempts).await;
-        self.announce_end();
-        result
+        self.begun = boot;
+        Ok(())
     }
 
     /// Writes down that a worker from before this host process was taken over.

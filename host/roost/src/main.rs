@@ -8,6 +8,7 @@ mod console;
 mod control;
 mod create;
 mod observe;
+mod operations;
 mod output;
 mod plugin;
 mod repair;
