@@ -6,7 +6,7 @@ mod host;
 
 use std::os::unix::fs::MetadataExt as _;
 
-use host::{Host, is_alive, kill};
+use host::{Host, is_alive, kill, signal};
 
 #[test]
 fn a_killed_worker_is_an_incident_and_a_new_incarnation_prints() {
@@ -113,4 +113,56 @@ fn a_second_host_on_the_same_data_is_refused_before_it_touches_anything() {
     assert_eq!(host.worker("web"), worker);
     assert_eq!(events(&host), 1);
     host.roost(&["vm", "pause", "web"]);
+}
+
+#[test]
+fn a_worker_that_hangs_is_killed_and_a_new_incarnation_prints() {
+    let host = Host::start();
+    host.boot_hello("web");
+    let hung = host.worker("web").unwrap();
+    signal("-STOP", hung);
+    host.until("incarnation 2", || {
+        let record = host.roost(&["vm", "show", "web"]);
+        (record["incarnation"] == 2 && record["state"] == "running").then_some(())
+    });
+    assert!(!is_alive(hung));
+    host.until("its ticks", || {
+        host.log("web").contains("tick 1\n").then_some(())
+    });
+    let incidents = host.roost(&["incidents", "web"]);
+    assert_eq!(incidents["items"][0]["incident_kind"], "worker-hung");
+    assert_eq!(incidents["items"][0]["unanswered"], 3);
+}
+
+#[test]
+fn a_boot_deadline_holds_through_the_death_of_the_host() {
+    let mut host = Host::start();
+    let kernel = host.file("silent", roost_guests::SILENT);
+    host.roost(&[
+        "vm",
+        "create",
+        "--name",
+        "silent",
+        "--kernel",
+        &kernel,
+        "--memory",
+        "64",
+        "--boot-deadline",
+        "3",
+    ]);
+    host.roost(&["vm", "boot", "silent"]);
+    host.kill_and_restart();
+    host.until("the incident", || {
+        let incidents = host.roost(&["incidents", "silent"]);
+        let items = incidents["items"].as_array().cloned().unwrap_or_default();
+        let stalled = |incident: &&serde_json::Value| {
+            incident["incident_kind"] == "boot-stalled" && incident["incarnation"] == 1
+        };
+        let found = items.iter().find(stalled).cloned();
+        found.map(|incident| assert_eq!(incident["deadline_ms"], 3000))
+    });
+    // No other incident came before it: the next host took the worker over.
+    let events = host.roost(&["events"]);
+    let adopted = |event: &serde_json::Value| event["kind"] == "worker-adopted";
+    assert!(events["items"].as_array().unwrap().iter().any(adopted));
 }

@@ -36,6 +36,7 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
         memory_backing,
         on_reset,
         serial_limit,
+        boot_deadline_ms,
     } = spec;
     [
         ("disks", !disks.is_empty()),
@@ -50,7 +51,8 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
             "machine",
             *cpu_template != CpuTemplate::default()
                 || *memory_backing != MemoryBacking::default()
-                || *on_reset != OnReset::default(),
+                || *on_reset != OnReset::default()
+                || boot_deadline_ms.is_some(),
         ),
     ]
 }

@@ -268,11 +268,13 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 }
 
 pub(crate) fn kill(pid: u32) {
-    assert!(
-        Command::new("kill")
-            .args(["-9", &pid.to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal("-9", pid);
+}
+
+/// Sends a signal, such as `-STOP`.
+pub(crate) fn signal(signal: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
 }

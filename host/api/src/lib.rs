@@ -19,6 +19,7 @@ mod extract;
 mod images;
 mod limits;
 mod listener;
+mod operations;
 mod plugins;
 mod problem;
 mod records;

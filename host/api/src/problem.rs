@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use roost_engine::{BlobError, CommitError, ControlError, EngineError, ReadError};
+use roost_model::{NotCancellable, Refusal};
 use serde_json::{Map, Value, json};
 
 /// An error answer.
@@ -108,7 +109,8 @@ impl From<EngineError> for Problem {
             | EngineError::NotExported { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             EngineError::NameTaken { .. }
             | EngineError::MacTaken { .. }
-            | EngineError::Illegal(_)
+            | EngineError::Refusal(Refusal::Illegal { .. } | Refusal::Deleting { .. })
+            | EngineError::NotCancellable(_)
             | EngineError::NotRunning { .. }
             | EngineError::NotActive(_)
             | EngineError::NotACleanup(_)
@@ -126,7 +128,9 @@ impl From<EngineError> for Problem {
             ) => StatusCode::CONFLICT,
             EngineError::Denied { .. } => StatusCode::FORBIDDEN,
             EngineError::Capacity(_) => StatusCode::INSUFFICIENT_STORAGE,
-            EngineError::Busy(_) | EngineError::ReplayBusy => StatusCode::TOO_MANY_REQUESTS,
+            EngineError::Refusal(Refusal::Full { .. }) | EngineError::ReplayBusy => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             EngineError::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             EngineError::Blob(BlobError::Io { source, .. })
                 if source.kind() == ErrorKind::StorageFull =>
@@ -146,11 +150,22 @@ impl From<EngineError> for Problem {
         };
         let problem = Self::new(status, error.kind(), error.to_string());
         match &error {
-            EngineError::Illegal(illegal) => problem.with(&json!({
-                "state": illegal.state,
-                "verb": illegal.verb,
-                "legal": illegal.legal,
-            })),
+            EngineError::Refusal(Refusal::Illegal { illegal, after }) => problem
+                .with(&json!({
+                    "state": illegal.state,
+                    "verb": illegal.verb,
+                    "legal": illegal.legal,
+                }))
+                .with(&after.map_or(Value::Null, |after| json!({ "after": after }))),
+            EngineError::Refusal(Refusal::Full { waiting }) => {
+                problem.with(&json!({ "waiting": waiting }))
+            }
+            EngineError::Refusal(Refusal::Deleting { operation }) => {
+                problem.with(&json!({ "operation": operation }))
+            }
+            EngineError::NotCancellable(NotCancellable::Over(status)) => {
+                problem.with(&json!({ "operation_status": status }))
+            }
             EngineError::NameTaken { by, .. } => problem.with(&json!({ "vm": by })),
             EngineError::Capacity(exceeded) => problem.with(&json!({
                 "limit": exceeded.limit.to_string(),

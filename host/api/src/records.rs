@@ -1,15 +1,15 @@
-//! What the host has written down: operations, usage, incidents, events; and how it is.
+//! What the host has written down: usage, incidents, events; and how it is.
 
 use std::convert::Infallible;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use roost_engine::{Engine, EngineError};
-use roost_model::{Event, Operation, OperationId, Tenant, VmId};
+use roost_model::{Event, Tenant, VmId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -46,12 +46,12 @@ pub(crate) struct Of {
 }
 
 impl Of {
-    fn items(&self) -> usize {
+    pub(crate) fn items(&self) -> usize {
         Page { limit: self.limit }.items()
     }
 
     /// The VM that is meant. A deleted one can still be named by its id.
-    fn vm(&self, engine: &Engine) -> Result<Option<VmId>, Problem> {
+    pub(crate) fn vm(&self, engine: &Engine) -> Result<Option<VmId>, Problem> {
         match &self.vm {
             None => Ok(None),
             Some(text) => vm_or_past(engine, self.tenant.as_ref(), text),
@@ -70,29 +70,6 @@ pub(crate) fn vm_or_past(
         (Err(EngineError::VmNotFound(_)), Ok(id)) if tenant.is_none() => Ok(Some(id)),
         (Err(error), _) => Err(error.into()),
     }
-}
-
-pub(crate) async fn operations(
-    State(engine): State<Engine>,
-    Params(of): Params<Of>,
-) -> Result<Json<Value>, Problem> {
-    let items = engine.store().operations(of.vm(&engine)?, of.items())?;
-    Ok(Json(json!({ "items": items, "next": null })))
-}
-
-pub(crate) async fn operation(
-    State(engine): State<Engine>,
-    Path(operation): Path<String>,
-) -> Result<Json<Operation>, Problem> {
-    let id: OperationId = operation.parse().map_err(|error: roost_model::InvalidId| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            "operation-not-found",
-            error.to_string(),
-        )
-    })?;
-    let found = engine.store().operation(id)?;
-    Ok(Json(found.ok_or(EngineError::OperationNotFound(id))?))
 }
 
 pub(crate) async fn usage(

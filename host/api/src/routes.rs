@@ -12,7 +12,9 @@ use roost_engine::Engine;
 use tokio::sync::Semaphore;
 
 use crate::problem::Problem;
-use crate::{bindings, decisions, drain, images, plugins, records, repair, serial, store, vms};
+use crate::{
+    bindings, decisions, drain, images, operations, plugins, records, repair, serial, store, vms,
+};
 
 /// One route.
 pub struct Route {
@@ -52,11 +54,16 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/vms/{vm}/devices", get(vms::devices)),
         route(Method::POST, "/v1/vms/{vm}/control", post(vms::control)),
         route(Method::POST, "/v1/vms/{vm}/{verb}", post(vms::verb)),
-        route(Method::GET, "/v1/operations", get(records::operations)),
+        route(Method::GET, "/v1/operations", get(operations::list)),
         route(
             Method::GET,
             "/v1/operations/{operation}",
-            get(records::operation),
+            get(operations::show),
+        ),
+        route(
+            Method::POST,
+            "/v1/operations/{operation}/cancel",
+            post(operations::cancel),
         ),
         route(Method::GET, "/v1/images", get(images::list)),
         route(Method::POST, "/v1/images", post(images::upload)),

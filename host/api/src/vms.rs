@@ -5,13 +5,12 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use roost_engine::Engine;
-use roost_model::{
-    Button, Control, DeviceReport, Grace, Operation, Tenant, Verb, VmRecord, VmSpec,
-};
+use roost_model::{Button, Control, DeviceReport, Grace, Tenant, Verb, VmRecord, VmSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::extract::{JsonBody, Params, wait};
+use crate::operations;
 use crate::problem::Problem;
 
 /// Whose VM is meant. Another tenant's is as if there were none.
@@ -64,15 +63,15 @@ pub(crate) async fn show(
     Ok(Json(shown(engine.find(whose.tenant.as_ref(), &vm)?)))
 }
 
-/// How long to wait for an operation.
+/// How a verb is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Waiting {
+pub(crate) struct Asking {
     tenant: Option<Tenant>,
     /// Whether to wait at all.
     #[serde(default = "yes")]
     wait: bool,
-    #[serde(default = "a_minute")]
+    #[serde(default = "operations::a_minute")]
     timeout_ms: u64,
     /// Given: a guest that is to end is told to by a button and may take so long, ms.
     deadline_ms: Option<u64>,
@@ -85,14 +84,10 @@ const fn yes() -> bool {
     true
 }
 
-const fn a_minute() -> u64 {
-    60_000
-}
-
 pub(crate) async fn verb(
     State(engine): State<Engine>,
     Path((vm, verb)): Path<(String, String)>,
-    Params(waiting): Params<Waiting>,
+    Params(asking): Params<Asking>,
 ) -> Result<Response, Problem> {
     let verb = Verb::ALL.into_iter().find(|known| known.name() == verb);
     let Some(verb) = verb.filter(|verb| *verb != Verb::Create) else {
@@ -102,40 +97,35 @@ pub(crate) async fn verb(
             "there is no such verb; there are boot, shutdown, pause, resume, reboot, delete",
         ));
     };
-    submit(&engine, &vm, verb, &waiting).await
+    submit(&engine, &vm, verb, &asking).await
 }
 
 pub(crate) async fn delete(
     State(engine): State<Engine>,
     Path(vm): Path<String>,
-    Params(waiting): Params<Waiting>,
+    Params(asking): Params<Asking>,
 ) -> Result<Response, Problem> {
-    submit(&engine, &vm, Verb::Delete, &waiting).await
+    submit(&engine, &vm, Verb::Delete, &asking).await
 }
 
 async fn submit(
     engine: &Engine,
     vm: &str,
     verb: Verb,
-    waiting: &Waiting,
+    asking: &Asking,
 ) -> Result<Response, Problem> {
-    let record = engine.find(waiting.tenant.as_ref(), vm)?;
-    let grace = waiting.deadline_ms.map(|deadline_ms| Grace {
-        button: waiting.button,
+    let record = engine.find(asking.tenant.as_ref(), vm)?;
+    let grace = asking.deadline_ms.map(|deadline_ms| Grace {
+        button: asking.button,
         deadline_ms,
     });
     let operation = engine.submit(record.id, verb, grace).await?;
-    let operation: Operation = if waiting.wait {
-        engine.wait(operation.id, wait(waiting.timeout_ms)).await?
+    let operation = if asking.wait {
+        engine.wait(operation.id, wait(asking.timeout_ms)).await?
     } else {
         operation
     };
-    let status = if operation.is_done() {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
-    Ok((status, Json(operation)).into_response())
+    Ok(operations::answer(&operation))
 }
 
 pub(crate) async fn control(

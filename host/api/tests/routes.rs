@@ -214,6 +214,52 @@ async fn an_illegal_verb_is_409_with_the_state_and_what_is_legal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_busy_vm_is_queued_or_refused_at_once_and_can_be_cancelled() {
+    let api = Api::start().await;
+    api.vm("web").await;
+    let post = async |path: &str| api.json(Method::POST, path, "").await;
+    let (status, booted) = post("/v1/vms/web/boot").await;
+    assert_eq!(status, StatusCode::OK, "{booted}");
+    // The guest hears no button.
+    let (status, shutdown) = post("/v1/vms/web/shutdown?deadline_ms=600000&wait=false").await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{shutdown}");
+    let (status, boot) = post("/v1/vms/web/boot?timeout_ms=1").await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{boot}");
+    assert_eq!(boot["status"], "queued");
+    assert_eq!(boot["doing"], "waiting for its turn");
+    assert!(boot["doing_since_ms"].is_u64(), "{boot}");
+    let (status, problem) = post("/v1/vms/web/boot").await;
+    assert_problem(status, &problem);
+    assert_eq!(problem["type"], "urn:roost:problem:illegal-verb");
+    assert_eq!(
+        (&problem["state"], &problem["after"]),
+        (&"running".into(), &"boot".into())
+    );
+
+    let path = |operation: &serde_json::Value, what: &str| {
+        format!("/v1/operations/{}{what}", operation["id"].as_str().unwrap())
+    };
+    let wait = path(&shutdown, "?wait=true&timeout_ms=1");
+    let (_, waited) = api.json(Method::GET, &wait, "").await;
+    assert_eq!(waited["status"], "running", "{waited}");
+    for _ in 0..2 {
+        let (status, cancelled) = post(&path(&shutdown, "/cancel")).await;
+        assert_eq!(status, StatusCode::OK, "{cancelled}");
+        assert_eq!(cancelled["status"], "cancelled");
+        assert!(cancelled["reason"].is_string(), "{cancelled}");
+    }
+    let (_, failed) = api.json(Method::GET, &path(&boot, "?wait=true"), "").await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert_eq!(failed.get("doing"), None);
+    let (status, problem) = post(&path(&boot, "/cancel")).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(problem["type"], "urn:roost:problem:operation-over");
+    assert_eq!(problem["operation_status"], "failed");
+    let (status, deleted) = api.json(Method::DELETE, "/v1/vms/web", "").await;
+    assert_eq!(status, StatusCode::OK, "{deleted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_tenants_vm_is_as_if_there_were_none() {
     let api = Api::start().await;
     api.vm("mine").await;

@@ -1,27 +1,27 @@
-//! One VM's owner: takes requests one at a time, watches the worker, keeps the usage window.
+//! One VM's owner: carries out one thing at a time, watches the worker, keeps the usage window.
+//! Requests arrive at its [`Desk`], which answers them meanwhile.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use roost_model::{
-    Amounts, Effect, Grace, Incident, OpenWindow, Operation, Origin, Tenant, Verb, VmRecord,
-    transition,
+    Amounts, DesiredState, Effect, Grace, Incident, MAX_WAITING, NotCancellable, OpenWindow,
+    Operation, OperationId, OperationState, Refusal, Tenant, Verb, VmRecord, transition,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{HandleEvent, VmHandle};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use crate::audit::Inspection;
 use crate::context::Context;
 use crate::descriptors;
+use crate::desk::{Asked, Desk, Message, Reply};
 use crate::emptying::Why;
 use crate::error::EngineError;
-use crate::journal;
+use crate::journal::{self, Draft};
 use crate::plugins::Attempts;
-
-/// Requests that may wait for one VM. A person or a controller needs two or three.
-pub(crate) const MAX_WAITING_REQUESTS: usize = 16;
+use crate::signals::Signals;
 
 /// How long to wait before a write that the store refused is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -29,20 +29,6 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a boot by recovery waits for descriptors before it looks again: to fail of that would
 /// use up the attempts that the policy gives the VM.
 const DESCRIPTORS_RETRY: Duration = Duration::from_secs(1);
-
-pub(crate) enum Message {
-    Submit {
-        verb: Verb,
-        grace: Option<Grace>,
-        reply: oneshot::Sender<Result<Operation, EngineError>>,
-    },
-    /// The node drains, or the host ends with its VMs.
-    End {
-        why: Why,
-        /// Whether the VM has no worker any more.
-        reply: oneshot::Sender<bool>,
-    },
-}
 
 /// How the rest of the engine reaches an actor.
 #[derive(Clone)]
@@ -60,24 +46,37 @@ pub(crate) struct ActorRef {
 pub(crate) struct Link(RwLock<Option<Arc<dyn VmHandle>>>);
 
 impl ActorRef {
-    /// Hands `verb` to the actor; returns once the operation is journaled or refused.
+    /// Asks for `verb`; returns once the operation is journaled or refused.
     pub(crate) async fn submit(
         &self,
         verb: Verb,
         grace: Option<Grace>,
     ) -> Result<Operation, EngineError> {
+        self.ask(|reply| Message::Submit { verb, grace, reply })
+            .await
+    }
+
+    /// Calls off an operation; returns once that is sure.
+    pub(crate) async fn cancel(&self, operation: OperationId) -> Result<(), EngineError> {
+        self.ask(|reply| Message::Cancel { operation, reply }).await
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.mailbox
-            .try_send(Message::Submit { verb, grace, reply })
+            .try_send(message(reply))
             .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => EngineError::Busy(MAX_WAITING_REQUESTS),
+                mpsc::error::TrySendError::Full(_) => {
+                    let waiting = MAX_WAITING;
+                    Refusal::Full { waiting }.into()
+                }
                 mpsc::error::TrySendError::Closed(_) => EngineError::ShuttingDown,
             })?;
         answer.await.map_err(|_| EngineError::ShuttingDown)?
     }
 
-    /// Has the actor shut its VM down, after whatever waits before. The answer says whether no
-    /// worker runs; there is none where the actor is gone.
+    /// Has the actor shut its VM down, after what is under way. The answer says whether no worker
+    /// runs; there is none where the actor is gone.
     pub(crate) fn end(&self, why: Why) -> oneshot::Receiver<bool> {
         let (reply, answer) = oneshot::channel();
         let message = Message::End { why, reply };
@@ -112,7 +111,7 @@ impl ActorRef {
 /// A boot that the recovery policy asked for and that is not due yet.
 pub(crate) struct PendingRestart {
     pub(crate) incident: Incident,
-    pub(crate) due_at_ms: u64,
+    pub(crate) operation: Operation,
 }
 
 pub(crate) struct Actor {
@@ -121,21 +120,46 @@ pub(crate) struct Actor {
     pub(crate) handle: Option<Arc<dyn VmHandle>>,
     pub(crate) window: Option<OpenWindow>,
     pub(crate) restart: Option<PendingRestart>,
+    /// An operation that is journaled as running and that nobody asked for: a guest's reboot, or
+    /// a recovery policy's delete.
+    pub(crate) begun: Option<Operation>,
     pub(crate) deleted: bool,
     /// Requests in a row that the worker did not answer.
     pub(crate) unanswered: u32,
+    /// When to look next whether the guest has printed anything, if its spec has a deadline.
+    pub(crate) silence_due: Option<Instant>,
+    pub(crate) signals: Arc<Signals>,
     link: Arc<Link>,
-    mailbox: mpsc::Receiver<Message>,
     inspections: mpsc::Receiver<Inspection>,
-    ended: watch::Sender<u64>,
+}
+
+/// What an idle actor does next.
+enum Turn {
+    Worker(HandleEvent),
+    /// The VM is to be shut down, because the node is emptied.
+    Ending,
+    /// What waits.
+    Next,
+    Message(Message),
+    /// The pending restart is due and has a place among the recovery boots.
+    Restart(OwnedSemaphorePermit),
+    Inspection(Inspection),
+    /// The guest has to have printed something by now.
+    Silence,
+    Counters,
+    /// The host process ends.
+    End,
 }
 
 impl Actor {
-    pub(crate) fn new(context: Arc<Context>, record: VmRecord) -> (Self, ActorRef) {
-        let (sender, mailbox) = mpsc::channel(MAX_WAITING_REQUESTS);
+    pub(crate) fn new(context: Arc<Context>, record: VmRecord) -> (Self, Desk, ActorRef) {
+        // As many as may wait for their turn: they are answered at once, but for those that come
+        // while the worker is looked after.
+        let (sender, mailbox) = mpsc::channel(MAX_WAITING);
         let (inspections_sender, inspections) = mpsc::channel(1);
         let (ended, ended_receiver) = watch::channel(0);
         let link = Arc::new(Link::default());
+        let signals = Arc::new(Signals::default());
         let reference = ActorRef {
             mailbox: sender,
             inspections: inspections_sender,
@@ -143,52 +167,97 @@ impl Actor {
             ended: ended_receiver,
             claim: Arc::new((record.spec.tenant.clone(), Amounts::of(&record.spec))),
         };
+        let desk = Desk::new(
+            Arc::clone(&context),
+            record.id,
+            mailbox,
+            Arc::clone(&signals),
+            ended,
+        );
         let actor = Self {
             context,
             record,
             handle: None,
             window: None,
             restart: None,
+            begun: None,
             deleted: false,
             unanswered: 0,
+            silence_due: None,
+            signals,
             link,
-            mailbox,
             inspections,
-            ended,
         };
-        (actor, reference)
+        (actor, desk, reference)
     }
 
     /// Runs until the VM is deleted or the host shuts down.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self, mut desk: Desk) {
         let period = self.context.config.counter_interval;
         let mut counters_due = interval_at(Instant::now() + period, period);
         counters_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while !self.deleted {
-            let result = tokio::select! {
-                biased;
-                event = next_event(self.handle.as_ref()) => self.settle(event).await,
-                message = self.mailbox.recv() => match message {
-                    Some(Message::Submit { verb, grace, reply }) => {
-                        self.accept(verb, grace, reply).await
-                    }
-                    Some(Message::End { why, reply }) => {
-                        let ended = self.end(why).await;
-                        // Who asked may have given up.
-                        let _ = reply.send(matches!(ended, Ok(true)));
-                        ended.map(drop)
-                    }
-                    None => break,
-                },
-                () = until(&self.context, self.restart.as_ref()) => self.restart_now().await,
-                Some(inspection) = self.inspections.recv() => self.inspected(inspection).await,
-                _ = counters_due.tick(), if self.handle.is_some() => self.read_counters().await,
+        loop {
+            if let Err(error) = self.carry_on(&mut desk).await {
+                tracing::error!(vm = %self.record.id, %error, "a step could not be journaled");
+            }
+            if self.deleted || desk.closed {
+                break;
+            }
+            let result = match self.turn(&mut desk, &mut counters_due).await {
+                Turn::Worker(event) => self.settle(event).await,
+                Turn::Ending => self.ending(&mut desk).await,
+                Turn::Next => self.next(&mut desk).await,
+                Turn::Message(message) => self.asked(&mut desk, message).await,
+                Turn::Restart(place) => self.restart_now(&mut desk, place).await,
+                Turn::Inspection(inspection) => self.inspected(inspection).await,
+                Turn::Silence => self.check_silence().await,
+                Turn::Counters => self.read_counters().await,
+                Turn::End => break,
             };
             if let Err(error) = result {
                 tracing::error!(vm = %self.record.id, %error, "a step could not be journaled");
             }
         }
+        if self.deleted
+            && let Err(error) = desk.clear().await
+        {
+            tracing::error!(vm = %self.record.id, %error, "what waits could not be ended");
+        }
         self.detach();
+    }
+
+    async fn turn(&mut self, desk: &mut Desk, counters_due: &mut Interval) -> Turn {
+        // What waits for its turn is the next host process's, once this one ends with its VMs.
+        let takes_turns = !desk.queue.is_empty() && !self.context.ending.is_of_host();
+        tokio::select! {
+            biased;
+            event = next_event(self.handle.as_ref()) => Turn::Worker(event),
+            () = std::future::ready(()), if !desk.endings.is_empty() => Turn::Ending,
+            () = std::future::ready(()), if takes_turns => Turn::Next,
+            message = desk.mailbox.recv() => message.map_or(Turn::End, Turn::Message),
+            place = due(&self.context, self.restart.as_ref()) => Turn::Restart(place),
+            Some(inspection) = self.inspections.recv() => Turn::Inspection(inspection),
+            () = at(self.silence_due) => Turn::Silence,
+            _ = counters_due.tick(), if self.handle.is_some() => Turn::Counters,
+        }
+    }
+
+    /// Takes all steps of what is begun without a request.
+    pub(crate) async fn carry_on(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
+        while let Some(operation) = self.begun.take() {
+            self.carry_out(desk, operation).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes all steps that are left of a journaled operation, while requests are answered.
+    pub(crate) async fn carry_out(
+        &mut self,
+        desk: &mut Desk,
+        mut operation: Operation,
+    ) -> Result<(), CommitError> {
+        let asked = operation.clone();
+        desk.beside(&asked, self.finish(&mut operation)).await
     }
 
     /// Handles an event of the worker, again and again until the store takes it: the worker
@@ -204,62 +273,86 @@ impl Actor {
         Ok(())
     }
 
-    async fn accept(
-        &mut self,
-        verb: Verb,
-        grace: Option<Grace>,
-        reply: oneshot::Sender<Result<Operation, EngineError>>,
-    ) -> Result<(), CommitError> {
-        let mut operation = match self.journal(verb, grace).await {
-            Ok(operation) => operation,
-            Err(error) => {
+    /// A message that comes while nothing is under way.
+    async fn asked(&mut self, desk: &mut Desk, message: Message) -> Result<(), CommitError> {
+        match desk.asked(message, &self.record.state).await {
+            Asked::Nothing => Ok(()),
+            Asked::Begin(mut operation, reply) => match self.begin(&mut operation).await {
                 // A caller that went away does not want the answer.
-                let _ = reply.send(Err(error));
-                return Ok(());
-            }
-        };
-        self.restart = None;
-        let _ = reply.send(Ok(operation.clone()));
-        let result = self.perform(&mut operation).await;
-        self.announce_end();
-        result
-    }
-
-    /// Writes down that `verb` is to be carried out, with the decision that allows it.
-    async fn journal(&self, verb: Verb, grace: Option<Grace>) -> Result<Operation, EngineError> {
-        let context = &self.context;
-        let mut attempts = Attempts::default();
-        loop {
-            let admitted = self.admit(verb, &attempts).await;
-            let committed = match admitted {
-                Err(EngineError::Commit(error)) => Err(error),
-                Err(error) => return Err(error),
-                Ok(mut changes) => {
-                    let mut operation =
-                        journal::operation(context, self.record.id, verb, Origin::User);
-                    operation.grace = grace;
-                    changes.push(Change::PutOperation(operation.clone()));
-                    if let Some(PendingRestart { incident, .. }) = &self.restart {
-                        changes.push(Change::PutIncident(Incident {
-                            closed: true,
-                            ..incident.clone()
-                        }));
-                    }
-                    let written = context.write(Effect::WriteRequested, changes).await;
-                    written.map(|_| operation)
+                Ok(()) => {
+                    let _ = reply.send(Ok(operation.clone()));
+                    self.carry_out(desk, operation).await
                 }
-            };
-            match committed {
-                Ok(operation) => return Ok(operation),
-                Err(error) if attempts.again(context, &error).await => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    Ok(())
+                }
+            },
+            Asked::Cancel(operation, reply) => {
+                let _ = reply.send(self.cancel_restart(operation).await);
+                desk.announce_end();
+                Ok(())
             }
         }
     }
 
+    /// The turn of whoever empties the node.
+    async fn ending(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
+        let Some((why, reply)) = desk.endings.pop_front() else {
+            return Ok(());
+        };
+        let ended = self.end(desk, why).await;
+        // Who asked may have given up.
+        let _ = reply.send(matches!(ended, Ok(true)));
+        ended.map(drop)
+    }
+
+    /// The turn of what waits longest. If it can't begin, it has failed.
+    async fn next(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
+        let Some(mut operation) = desk.queue.next() else {
+            return Ok(());
+        };
+        let refused = match self.begin(&mut operation).await {
+            Ok(()) => return self.carry_out(desk, operation).await,
+            // The next host process finds it.
+            Err(EngineError::Commit(error)) => return Err(error),
+            Err(refused) => refused,
+        };
+        let mut draft = self.draft();
+        draft.end(&self.context, &mut operation, Some(refused.to_string()));
+        self.commit(Effect::WriteRefused, draft).await?;
+        desk.announce_end();
+        Ok(())
+    }
+
+    /// Writes down that an operation begins that a user asked for, with the decision that allows
+    /// it. It takes the place of a restart that is pending.
+    async fn begin(&mut self, operation: &mut Operation) -> Result<(), EngineError> {
+        let context = Arc::clone(&self.context);
+        let mut attempts = Attempts::default();
+        operation.state = OperationState::Running;
+        loop {
+            let mut draft = self.draft();
+            draft.changes = self.admit(operation.verb, &attempts).await?;
+            operation.updated_at_ms = context.now_ms();
+            draft.operation(operation);
+            self.supersede_restart(&mut draft, &format!("{} took its place", operation.id));
+            match context.write(Effect::WriteRequested, draft.changes).await {
+                Ok(_) => break,
+                Err(error) if attempts.again(&context, &error).await => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.restart = None;
+        Ok(())
+    }
+
     /// Whether `verb` is legal now and, for a boot, allowed; what is to be written down of that.
     async fn admit(&self, verb: Verb, attempts: &Attempts<'_>) -> Result<Vec<Change>, EngineError> {
-        transition::request(&self.record.state, verb)?;
+        transition::request(&self.record.state, verb).map_err(|illegal| {
+            let after = None;
+            Refusal::Illegal { illegal, after }
+        })?;
         if matches!(verb, Verb::Boot | Verb::Reboot) {
             self.context.ending.check()?;
             descriptors::check(descriptors::of_boot(&self.record.spec))?;
@@ -271,23 +364,68 @@ impl Actor {
         Ok(admitted.changes)
     }
 
-    /// Takes all steps of a journaled operation.
-    async fn perform(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        match operation.verb {
-            // Creating is one commit, made before there is an actor.
-            Verb::Create => Ok(()),
-            Verb::Boot => self.boot(operation, 0).await,
-            Verb::Shutdown => self.shutdown(operation).await,
-            Verb::Pause => self.pause(operation).await,
-            Verb::Resume => self.resume(operation).await,
-            Verb::Reboot => self.reboot(operation).await,
-            Verb::Delete => self.delete(operation).await,
-        }
+    /// Ends the pending restart, if there is one; it is gone once that is committed.
+    pub(crate) fn supersede_restart(&self, draft: &mut Draft, reason: &str) {
+        let Some(PendingRestart {
+            incident,
+            operation,
+        }) = &self.restart
+        else {
+            return;
+        };
+        draft.push(Change::PutIncident(Incident {
+            closed: true,
+            ..incident.clone()
+        }));
+        draft.cancel(&self.context, &mut operation.clone(), reason);
     }
 
-    /// Wakes whoever waits for an operation of this VM.
-    pub(crate) fn announce_end(&self) {
-        self.ended.send_modify(|count| *count += 1);
+    /// Calls off the restart that is pending, if it is this one: the VM stays failed.
+    async fn cancel_restart(&mut self, operation: OperationId) -> Result<(), EngineError> {
+        let pending = self.restart.as_ref().map(|restart| restart.operation.id);
+        if pending != Some(operation) {
+            return Err(NotCancellable::Superseded.into());
+        }
+        let mut draft = self.draft();
+        draft.record.desired = DesiredState::Stopped;
+        self.supersede_restart(&mut draft, journal::ON_REQUEST);
+        self.commit(Effect::WriteCancelled, draft).await?;
+        self.restart = None;
+        Ok(())
+    }
+
+    async fn restart_now(
+        &mut self,
+        desk: &mut Desk,
+        _place: OwnedSemaphorePermit,
+    ) -> Result<(), CommitError> {
+        if let Err(error) = descriptors::check(descriptors::of_boot(&self.record.spec)) {
+            tracing::warn!(vm = %self.record.id, %error, "recovery waits for descriptors");
+            if let Some(restart) = &mut self.restart {
+                let pause = u64::try_from(DESCRIPTORS_RETRY.as_millis()).unwrap_or(u64::MAX);
+                let again_ms = self.context.now_ms().saturating_add(pause);
+                restart.operation.not_before_ms = Some(again_ms);
+            }
+            return Ok(());
+        }
+        let Some(PendingRestart {
+            incident,
+            mut operation,
+        }) = self.restart.take()
+        else {
+            return Ok(());
+        };
+        operation.state = OperationState::Running;
+        operation.updated_at_ms = self.context.now_ms();
+        let changes = vec![
+            Change::PutIncident(Incident {
+                closed: true,
+                ..incident
+            }),
+            Change::PutOperation(operation.clone()),
+        ];
+        self.context.write(Effect::WriteRestart, changes).await?;
+        self.carry_out(desk, operation).await
     }
 
     pub(crate) fn attach(&mut self, handle: Arc<dyn VmHandle>) {
@@ -299,37 +437,6 @@ impl Actor {
         *self.link.0.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.handle = None;
     }
-
-    async fn restart_now(&mut self) -> Result<(), CommitError> {
-        let context = Arc::clone(&self.context);
-        // It is never closed.
-        let _place = context.recoveries.acquire().await;
-        if let Err(error) = descriptors::check(descriptors::of_boot(&self.record.spec)) {
-            tracing::warn!(vm = %self.record.id, %error, "recovery waits for descriptors");
-            if let Some(restart) = &mut self.restart {
-                let pause = u64::try_from(DESCRIPTORS_RETRY.as_millis()).unwrap_or(u64::MAX);
-                restart.due_at_ms = context.now_ms().saturating_add(pause);
-            }
-            return Ok(());
-        }
-        let Some(PendingRestart { incident, .. }) = self.restart.take() else {
-            return Ok(());
-        };
-        let mut operation =
-            journal::operation(&self.context, self.record.id, Verb::Boot, Origin::Recovery);
-        let changes = vec![
-            Change::PutIncident(Incident {
-                closed: true,
-                ..incident
-            }),
-            Change::PutOperation(operation.clone()),
-        ];
-        self.context.write(Effect::WriteRestart, changes).await?;
-        let attempts = self.record.recovery_attempts.saturating_add(1);
-        let result = self.boot(&mut operation, attempts).await;
-        self.announce_end();
-        result
-    }
 }
 
 async fn next_event(handle: Option<&Arc<dyn VmHandle>>) -> HandleEvent {
@@ -339,13 +446,24 @@ async fn next_event(handle: Option<&Arc<dyn VmHandle>>) -> HandleEvent {
     }
 }
 
-async fn until(context: &Context, restart: Option<&PendingRestart>) {
-    match restart {
-        Some(restart) => {
-            let wait = restart.due_at_ms.saturating_sub(context.now_ms());
-            sleep(Duration::from_millis(wait)).await;
-            context.ending.until_boots().await;
-        }
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// Returns when the pending restart is due and has a place.
+async fn due(context: &Context, restart: Option<&PendingRestart>) -> OwnedSemaphorePermit {
+    if let Some(restart) = restart {
+        let due_at_ms = restart.operation.not_before_ms.unwrap_or_default();
+        let wait = due_at_ms.saturating_sub(context.now_ms());
+        sleep(Duration::from_millis(wait)).await;
+        context.ending.until_boots().await;
+        if let Ok(place) = Arc::clone(&context.recoveries).acquire_owned().await {
+            return place;
+        }
+    }
+    // Without a restart; the semaphore is never closed.
+    std::future::pending().await
 }

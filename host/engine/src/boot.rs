@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::actor::Actor;
 use crate::error::EngineError;
-use crate::journal::{intend, outcome};
+use crate::journal::{ON_REQUEST, intend, outcome};
 
 impl Actor {
     /// Boots a new incarnation. `attempts` is how often recovery has done so since a user did.
@@ -43,6 +43,9 @@ impl Actor {
         &mut self,
         operation: &mut Operation,
     ) -> Result<(), CommitError> {
+        if self.signals.is_cancelled() {
+            return self.boot_cancelled(operation).await;
+        }
         let launch = match self.launch().await {
             Ok(launch) => launch,
             Err(error) => {
@@ -114,6 +117,10 @@ impl Actor {
             draft.event(&context, EventKind::WorkerStarted { pid: identity.pid });
         }
         self.commit(Effect::WriteStarted, draft).await?;
+        // A guest that runs is no longer undone, but shut down.
+        if self.signals.close() {
+            return self.boot_cancelled(operation).await;
+        }
         self.run_vcpus(operation).await
     }
 
@@ -138,7 +145,9 @@ impl Actor {
         draft.state(&context, VmState::Running);
         self.open_window(&mut draft, intended_at_ms);
         draft.end(&context, operation, None);
-        self.commit(Effect::WriteRunning, draft).await
+        self.commit(Effect::WriteRunning, draft).await?;
+        self.listen();
+        Ok(())
     }
 
     /// Undoes a boot or a resume that can't go on.
@@ -167,6 +176,19 @@ impl Actor {
             Some(incident) => self.recover(incident).await,
             None => Ok(()),
         }
+    }
+
+    /// Undoes a boot that was called off before its guest ran.
+    async fn boot_cancelled(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
+        let context = self.context.clone();
+        self.end_worker(WindowClose::Stop).await?;
+        let mut draft = self.draft();
+        outcome(&context, operation, StepState::Undone);
+        draft.record.worker = None;
+        draft.record.desired = DesiredState::Stopped;
+        draft.state(&context, VmState::Stopped);
+        draft.cancel(&context, operation, ON_REQUEST);
+        self.commit(Effect::WriteBootCancelled, draft).await
     }
 
     pub(crate) async fn pause(&mut self, operation: &mut Operation) -> Result<(), CommitError> {

@@ -42,7 +42,7 @@ pub(crate) struct Context {
     /// One replay at a time: it takes a core for as long as it runs.
     pub(crate) replays: Arc<Semaphore>,
     /// Bounds recovery boots.
-    pub(crate) recoveries: Semaphore,
+    pub(crate) recoveries: Arc<Semaphore>,
     /// What holds back boots.
     pub(crate) ending: Ending,
     /// Drains begin and end one after another.
@@ -81,7 +81,7 @@ impl Context {
     ) -> Result<Self, EngineError> {
         let metrics = Metrics::new().map_err(|error| EngineError::Metrics(error.to_string()))?;
         metrics.show_divergences();
-        let recoveries = Semaphore::new(config.max_recoveries.max(1));
+        let recoveries = Arc::new(Semaphore::new(config.max_recoveries.max(1)));
         let backend = Node::new(backend, config.faults.clone());
         Ok(Self {
             config,

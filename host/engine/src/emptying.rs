@@ -14,15 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_model::{
-    Button, DesiredState, Drain, DrainReport, DrainState, Effect, EventKind, Grace, Incident,
+    Button, DesiredState, Drain, DrainReport, DrainState, Effect, EventKind, Grace, OperationState,
     Origin, RemainingVm, Verb, VmState,
 };
 use roost_store::{Change, CommitError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::actor::{Actor, ActorRef, PendingRestart};
+use crate::actor::{Actor, ActorRef};
 use crate::context::Context;
+use crate::desk::Desk;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::journal;
@@ -251,7 +252,7 @@ impl Context {
 impl Actor {
     /// Shuts the VM down because the node drains or the host ends; returns whether it has no
     /// worker afterwards.
-    pub(crate) async fn end(&mut self, why: Why) -> Result<bool, CommitError> {
+    pub(crate) async fn end(&mut self, desk: &mut Desk, why: Why) -> Result<bool, CommitError> {
         let runs = self.record.state.has_worker();
         let is_to_boot = self.restart.is_some()
             || self.record.state == VmState::Stopped
@@ -270,22 +271,18 @@ impl Actor {
             button: Button::PowerButton,
             deadline_ms: ms(context.ending.time_left()),
         });
-        let mut changes = vec![Change::PutOperation(operation.clone())];
-        if let Some(PendingRestart { incident, .. }) = &self.restart {
-            changes.push(Change::PutIncident(Incident {
-                closed: true,
-                ..incident.clone()
-            }));
-        }
-        context.write(Effect::WriteRequested, changes).await?;
+        operation.state = OperationState::Running;
+        let mut draft = self.draft();
+        draft.operation(&operation);
+        self.supersede_restart(&mut draft, &format!("{} took its place", operation.id));
+        context.write(Effect::WriteRequested, draft.changes).await?;
         self.restart = None;
-        let result = self.shutdown(&mut operation).await;
-        self.announce_end();
-        result.map(|()| true)
+        self.carry_out(desk, operation).await?;
+        Ok(!self.record.state.has_worker())
     }
 
     /// Boots a VM that the host before this one shut down when it ended.
-    pub(crate) async fn boot_as_before(&mut self) -> Result<(), CommitError> {
+    pub(crate) async fn boot_as_before(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
         let context = Arc::clone(&self.context);
         let is_to_boot = |actor: &Self| {
             actor.record.state == VmState::Stopped && actor.record.desired == DesiredState::Running
@@ -300,11 +297,10 @@ impl Actor {
             return Ok(());
         }
         let mut operation = journal::operation(&context, self.record.id, Verb::Boot, Origin::Host);
+        operation.state = OperationState::Running;
         let changes = vec![Change::PutOperation(operation.clone())];
         context.write(Effect::WriteRestart, changes).await?;
-        let result = self.boot(&mut operation, 0).await;
-        self.announce_end();
-        result
+        self.carry_out(desk, operation).await
     }
 }
 

@@ -56,6 +56,11 @@ impl Ending {
             .send_modify(|state| state.host = Some(state.host.map_or(at, |before| before.min(at))));
     }
 
+    /// Whether the host ends with its VMs.
+    pub(crate) fn is_of_host(&self) -> bool {
+        self.0.borrow().host.is_some()
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.0.borrow().drain.is_some()
     }

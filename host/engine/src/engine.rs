@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use roost_model::{
     AuditReport, Control, DESCRIPTORS_PER_VM, DesiredState, DeviceReport, Effect, EventKind, Grace,
-    Image, Name, Operation, OperationId, OperationState, Origin, Tenant, Verb, VmId, VmRecord,
-    VmSpec, VmState,
+    Image, Name, NotCancellable, Operation, OperationId, OperationState, Origin, Tenant, Verb,
+    VmId, VmRecord, VmSpec, VmState,
 };
 use roost_policy::PolicyHost;
 use roost_store::{BlobWriter, Blobs, Change, CommitError, Conflict, Expect, Store};
@@ -212,6 +212,7 @@ impl Engine {
             operation: operation.id,
             verb: Verb::Create,
             error: None,
+            cancelled: None,
         };
         let mut changes = vec![
             Change::PutVm {
@@ -229,7 +230,7 @@ impl Engine {
             Change::AppendEvent(context.vm_event(record, ended)),
         ];
         changes.extend(admitted.changes.clone());
-        let (actor, reference) = Actor::new(Arc::clone(context), record.clone());
+        let (actor, desk, reference) = Actor::new(Arc::clone(context), record.clone());
         if let Err(exceeded) = context.take_place(record, reference) {
             let denied = admitted.without_effect();
             context.write(Effect::WriteDenied, denied).await?;
@@ -246,12 +247,12 @@ impl Engine {
                 error => error.into(),
             });
         }
-        tokio::spawn(actor.run());
+        tokio::spawn(actor.run(desk));
         Ok(())
     }
 
-    /// Asks for `verb`; returns once the operation is journaled, while its steps go on. With
-    /// `grace`, a guest that a verb ends is first given time to end by itself.
+    /// Asks for `verb`; returns once the operation is journaled: its steps go on, or it waits for
+    /// its turn. With `grace`, a guest that a verb ends is first given time to end by itself.
     ///
     /// # Errors
     /// The verb is not legal, a policy denies it, or too many requests wait.
@@ -277,6 +278,36 @@ impl Engine {
             }
             answer => answer,
         }
+    }
+
+    /// Calls off an operation that waits, a boot whose guest does not run yet, or a shutdown or
+    /// reboot that waits for its guest. Returns it when that is done, or as it stands after
+    /// `timeout`. One that was cancelled before is returned as it is.
+    ///
+    /// # Errors
+    /// There is no such operation, or it can't be called off.
+    pub async fn cancel(
+        &self,
+        operation: OperationId,
+        timeout: Duration,
+    ) -> Result<Operation, EngineError> {
+        let found = self.context.store.operation(operation)?;
+        let found = found.ok_or(EngineError::OperationNotFound(operation))?;
+        if let Some(over) = over(&found) {
+            return over;
+        }
+        let asked = match self.context.actor(found.vm) {
+            Some(actor) => actor.cancel(operation).await,
+            None => Err(NotCancellable::TooFar(found.verb).into()),
+        };
+        let now = self.context.store.operation(operation)?;
+        if let Some(over) = now.as_ref().and_then(over) {
+            // It ended while it was asked about.
+            return over;
+        }
+        asked?;
+        let ended = self.wait(operation, timeout).await?;
+        over(&ended).unwrap_or(Ok(ended))
     }
 
     /// The operation when it is done, or as it stands after `timeout`.
@@ -482,16 +513,27 @@ fn can_take_over(records: &[VmRecord]) -> Result<(), StartError> {
 /// What a host without VMs has open, about: the store, the socket, the runtime.
 const DESCRIPTORS_OF_HOST: u64 = 32;
 
+/// What a cancel of an operation that is done comes to.
+fn over(operation: &Operation) -> Option<Result<Operation, EngineError>> {
+    let status = match operation.state {
+        OperationState::Queued | OperationState::Running => return None,
+        OperationState::Cancelled { .. } => return Some(Ok(operation.clone())),
+        OperationState::Succeeded => "succeeded",
+        OperationState::Failed { .. } => "failed",
+    };
+    Some(Err(NotCancellable::Over(status).into()))
+}
+
 /// Starts the actor of a record that an earlier host process wrote.
 fn spawn(context: &Arc<Context>, record: VmRecord, unfinished: Vec<Operation>) {
     let id = record.id;
-    let (mut actor, reference) = Actor::new(Arc::clone(context), record);
+    let (mut actor, mut desk, reference) = Actor::new(Arc::clone(context), record);
     context.with_actors(|actors| actors.insert(id, reference));
     tokio::spawn(async move {
-        if let Err(error) = actor.take_over(unfinished).await {
+        if let Err(error) = actor.take_over(&mut desk, unfinished).await {
             tracing::error!(vm = %id, %error, "the VM could not be taken over");
         }
-        actor.run().await;
+        actor.run(desk).await;
     });
 }
 

@@ -1,8 +1,8 @@
 //! What can go wrong, as callers see it.
 
 use roost_model::{
-    ActionId, CapacityExceeded, CleanupId, Digest, IllegalVerb, ImageRef, IncidentId, InvalidSpec,
-    MacAddress, Name, OperationId, Tenant, VmId,
+    ActionId, CapacityExceeded, CleanupId, Digest, ImageRef, IncidentId, InvalidSpec, MacAddress,
+    Name, NotCancellable, OperationId, Refusal, Tenant, VmId,
 };
 use roost_policy::{LoadError, SettingsError};
 use roost_store::{BlobError, CommitError, ReadError};
@@ -109,12 +109,12 @@ pub enum EngineError {
         /// Why, in its words.
         reason: String,
     },
-    /// The verb is not legal now.
+    /// The verb can't be done, or not now.
     #[error(transparent)]
-    Illegal(#[from] IllegalVerb),
-    /// Too many requests wait for this VM.
-    #[error("{0} requests wait for this VM already; try again when they are done")]
-    Busy(usize),
+    Refusal(#[from] Refusal),
+    /// The operation can't be called off.
+    #[error(transparent)]
+    NotCancellable(#[from] NotCancellable),
     /// The VM has no worker to talk to.
     #[error("the VM is {state}; it takes input only while it runs")]
     NotRunning {
@@ -265,8 +265,11 @@ impl EngineError {
             Self::DiskImage { .. } => "invalid-disk-image",
             Self::Capacity(_) => "capacity-exceeded",
             Self::Denied { .. } => "denied",
-            Self::Illegal(_) => "illegal-verb",
-            Self::Busy(_) => "busy",
+            Self::Refusal(Refusal::Illegal { .. }) => "illegal-verb",
+            Self::Refusal(Refusal::Full { .. }) => "busy",
+            Self::Refusal(Refusal::Deleting { .. }) => "being-deleted",
+            Self::NotCancellable(NotCancellable::Over(_)) => "operation-over",
+            Self::NotCancellable(_) => "not-cancellable",
             Self::NotRunning { .. } => "not-running",
             Self::Component(_) => "invalid-component",
             Self::Settings(_) => "invalid-settings",

@@ -1,8 +1,8 @@
 //! From the model to what policies are told, and back.
 
 use roost_model::{
-    CleanupTask, Incident, IncidentKind, RecoveryAction, UsageWindow, VmId, VmRecord, VmSpec,
-    WindowKey,
+    Amounts, Claimed, CleanupTask, Incident, IncidentKind, RecoveryAction, Tenant, UsageWindow,
+    VmId, VmRecord, VmSpec, WindowKey,
 };
 use roost_policy::{
     AdmissionFacts, AdmissionRequest, BillingFacts, CleanupDecision, CleanupFacts, PastIncident,
@@ -55,41 +55,43 @@ pub(crate) fn admission(
     record: &VmRecord,
     request: AdmissionRequest,
 ) -> Result<AdmissionFacts, EngineError> {
-    let counted = |other: &&VmRecord| match request {
-        AdmissionRequest::Boot => other.state.has_worker(),
-        _ => true,
+    let claimed = match request {
+        AdmissionRequest::Boot => running_beside(host, record)?,
+        // Nobody reads a thousand records to create one more.
+        _ => host.with_actors(|actors| {
+            let claims = actors.values().map(|actor| &*actor.claim);
+            let claims = claims.map(|(tenant, amounts)| (tenant, amounts));
+            Claimed::sum(claims, &record.spec.tenant)
+        }),
     };
-    let others = host.store.vms()?;
-    let mut node = Usage {
-        vms: 0,
-        vcpus: 0,
-        memory_mib: 0,
-    };
-    let mut tenant = node;
-    for other in others
-        .iter()
-        .filter(|other| other.id != record.id)
-        .filter(counted)
-    {
-        add(&mut node, &other.spec);
-        if other.spec.tenant == record.spec.tenant {
-            add(&mut tenant, &other.spec);
-        }
-    }
     Ok(AdmissionFacts {
         context: context(host),
         request,
         vm: vm(record),
-        node,
-        tenant,
+        node: usage(&claimed.node),
+        tenant: usage(&claimed.tenant),
         attributes: Vec::new(),
     })
 }
 
-fn add(usage: &mut Usage, spec: &VmSpec) {
-    usage.vms += 1;
-    usage.vcpus += u64::from(spec.vcpus);
-    usage.memory_mib = usage.memory_mib.saturating_add(spec.memory_mib);
+/// What VMs other than `record` take that have a worker.
+fn running_beside(host: &Context, record: &VmRecord) -> Result<Claimed, EngineError> {
+    let vms = host.store.vms()?;
+    let claims: Vec<(Tenant, Amounts)> = vms
+        .into_iter()
+        .filter(|other| other.id != record.id && other.state.has_worker())
+        .map(|other| (other.spec.tenant.clone(), Amounts::of(&other.spec)))
+        .collect();
+    let claims = claims.iter().map(|(tenant, amounts)| (tenant, amounts));
+    Ok(Claimed::sum(claims, &record.spec.tenant))
+}
+
+const fn usage(amounts: &Amounts) -> Usage {
+    Usage {
+        vms: amounts.vms,
+        vcpus: amounts.vcpus,
+        memory_mib: amounts.memory_mib,
+    }
 }
 
 /// What an admission policy changes. The result is validated like a user's spec.

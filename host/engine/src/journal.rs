@@ -53,18 +53,52 @@ impl Draft {
         operation: &mut Operation,
         error: Option<String>,
     ) {
-        operation.updated_at_ms = context.now_ms();
-        operation.state = match error.clone() {
-            None => OperationState::Succeeded,
-            Some(error) => OperationState::Failed { error },
-        };
+        let kind = end(context, operation, error);
         self.operation(operation);
-        let kind = EventKind::OperationEnded {
-            operation: operation.id,
-            verb: operation.verb,
-            error,
-        };
         self.event(context, kind);
+    }
+
+    /// Ends `operation` as called off and journals it.
+    pub(crate) fn cancel(&mut self, context: &Context, operation: &mut Operation, reason: &str) {
+        let kind = cancel(context, operation, reason);
+        self.operation(operation);
+        self.event(context, kind);
+    }
+}
+
+/// Why most operations are called off.
+pub(crate) const ON_REQUEST: &str = "it was cancelled on request";
+
+/// Ends `operation`; returns the event.
+pub(crate) fn end(
+    context: &Context,
+    operation: &mut Operation,
+    error: Option<String>,
+) -> EventKind {
+    operation.updated_at_ms = context.now_ms();
+    operation.state = match error.clone() {
+        None => OperationState::Succeeded,
+        Some(error) => OperationState::Failed { error },
+    };
+    EventKind::OperationEnded {
+        operation: operation.id,
+        verb: operation.verb,
+        error,
+        cancelled: None,
+    }
+}
+
+/// Ends `operation` as called off; returns the event.
+pub(crate) fn cancel(context: &Context, operation: &mut Operation, reason: &str) -> EventKind {
+    operation.updated_at_ms = context.now_ms();
+    operation.state = OperationState::Cancelled {
+        reason: reason.to_owned(),
+    };
+    EventKind::OperationEnded {
+        operation: operation.id,
+        verb: operation.verb,
+        error: None,
+        cancelled: Some(reason.to_owned()),
     }
 }
 
@@ -107,7 +141,7 @@ impl Actor {
     }
 }
 
-/// A new operation on the VM of `actor`.
+/// A new operation, which has not begun.
 pub(crate) fn operation(
     context: &Context,
     vm: roost_model::VmId,
@@ -121,7 +155,8 @@ pub(crate) fn operation(
         verb,
         origin,
         grace: None,
-        state: OperationState::Running,
+        not_before_ms: None,
+        state: OperationState::Queued,
         steps: Vec::new(),
         created_at_ms: now,
         updated_at_ms: now,

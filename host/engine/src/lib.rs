@@ -1,10 +1,10 @@
 //! The lifecycle of virtual machines on one host.
 //!
 //! ```text
-//!   API ──▶ Engine ──▶ mailbox ──▶ Actor (one per VM) ──▶ VmHandle ──▶ worker process
-//!                                    │  ▲                                 │
-//!                                    │  └── guest exited, worker gone ◀───┘
-//!                                    ▼
+//!   API ──▶ Engine ──▶ Desk ──▶ Actor (one per VM) ──▶ VmHandle ──▶ worker process
+//!                  (what waits)       │  ▲                              │
+//!                                     │  └─ guest exited, worker gone ◀─┘
+//!                                     ▼
 //!                                  Store (intent, then effect, then outcome)
 //!                                    │
 //!                     ┌──────────────┴─────────────┐
@@ -33,12 +33,14 @@ mod alarm;
 mod audit;
 mod billing;
 mod boot;
+mod boot_deadline;
 mod cleanup;
 mod clock;
 mod config;
 mod console;
 mod context;
 mod descriptors;
+mod desk;
 mod devices;
 mod emptying;
 mod ending;
@@ -54,6 +56,7 @@ mod metrics;
 mod node;
 mod plugins;
 mod recovery;
+mod signals;
 mod startup;
 mod stop;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use roost_model::{
     DesiredState, Effect, EventKind, Failure, FailureKind, GuestExit, Incident, IncidentId,
-    IncidentKind, OnReset, Origin, RecoveryAction, Verb, VmState, WindowClose,
+    IncidentKind, OnReset, Operation, OperationState, Origin, RecoveryAction, Verb, VmState,
+    WindowClose,
 };
 use roost_policy::RecoveryDecision;
 use roost_store::{Change, CommitError};
@@ -124,39 +125,63 @@ impl Actor {
             Vec::new()
         });
         let mut attempts = Attempts::default();
-        let action = loop {
+        let (action, follows) = loop {
             let facts = facts::recovery(&context, &self.record, &incident, &history);
             let about = About::vm(&self.record);
             let decided = context.decide_recovery(facts, about, &attempts).await;
-            let (draft, action) = self.decided(&context, &mut incident, decided);
+            let (mut draft, action) = self.decided(&context, &mut incident, decided);
+            self.supersede_restart(&mut draft, "another incident took its place");
+            let follows = self.follows(&action);
+            if let Some(operation) = &follows {
+                draft.operation(operation);
+            }
             match self.commit(Effect::WriteRecovery, draft).await {
-                Ok(()) => break action,
+                Ok(()) => break (action, follows),
                 Err(error) if attempts.again(&context, &error).await => {}
                 Err(error) => return Err(error),
             }
         };
-        match action {
-            RecoveryAction::Restart { delay_ms } => {
-                let due_at_ms = context.now_ms().saturating_add(delay_ms);
+        self.restart = None;
+        match (action, follows) {
+            (RecoveryAction::Restart { .. }, Some(operation)) => {
                 self.restart = Some(PendingRestart {
                     incident,
-                    due_at_ms,
+                    operation,
                 });
-                Ok(())
             }
-            RecoveryAction::Destroy => {
-                let mut operation =
-                    journal::operation(&context, self.record.id, Verb::Delete, Origin::Recovery);
-                let result = self.delete(&mut operation).await;
-                self.announce_end();
-                result
-            }
-            _ => Ok(()),
+            (_, follows) => self.begun = follows,
         }
+        Ok(())
     }
 }
 
 impl Actor {
+    /// The operation that a decision leads to: a boot that waits, or a delete that begins.
+    fn follows(&self, action: &RecoveryAction) -> Option<Operation> {
+        let context = &self.context;
+        match action {
+            RecoveryAction::Restart { delay_ms } => {
+                Some(self.restart_of(context.now_ms().saturating_add(*delay_ms)))
+            }
+            RecoveryAction::Destroy => {
+                let id = self.record.id;
+                let mut delete = journal::operation(context, id, Verb::Delete, Origin::Recovery);
+                delete.state = OperationState::Running;
+                Some(delete)
+            }
+            _ => None,
+        }
+    }
+
+    /// A boot by recovery that is due at `due_at_ms`.
+    pub(crate) fn restart_of(&self, due_at_ms: u64) -> Operation {
+        let id = self.record.id;
+        Operation {
+            not_before_ms: Some(due_at_ms),
+            ..journal::operation(&self.context, id, Verb::Boot, Origin::Recovery)
+        }
+    }
+
     /// What a recovery policy's decision about `incident` comes to.
     fn decided(
         &self,

@@ -2,29 +2,40 @@
 //!
 //! For each record: find its worker by the run directory and prove that it is the one by the
 //! nonce; then finish the operation that was under way, from the step that was only intended;
-//! then carry on with incidents whose decision is not carried out yet.
+//! then carry on with incidents whose decision is not carried out yet, and with what waits.
 
 use std::sync::Arc;
 
 use roost_model::{
-    Effect, IncidentKind, Operation, Origin, RecoveryAction, Step, Verb, VmState, WindowClose,
+    Effect, IncidentKind, Operation, OperationState, Origin, RecoveryAction, RequestQueue, Step,
+    Verb, VmState, WindowClose,
 };
 use roost_store::CommitError;
 use roost_worker::{AdoptError, Adoption, Backend as _};
 
 use crate::actor::{Actor, PendingRestart};
+use crate::desk::Desk;
 use crate::journal;
 
 impl Actor {
-    /// Brings the VM to where its journal says that it was going.
+    /// Brings the VM to where its journal says that it was going. What waited for its turn waits
+    /// again.
     pub(crate) async fn take_over(
         &mut self,
+        desk: &mut Desk,
         unfinished: Vec<Operation>,
     ) -> Result<(), CommitError> {
         match self.context.store.open_window(self.record.id) {
             Ok(window) => self.window = window,
             Err(error) => tracing::error!(%error, "an open usage window can't be read"),
         }
+        let (waiting, running): (Vec<_>, Vec<_>) = unfinished
+            .into_iter()
+            .partition(|operation| operation.state == OperationState::Queued);
+        let (requests, mut restarts): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|operation| operation.origin.is_user());
+        desk.queue = RequestQueue::of(requests);
         if self.record.worker.is_some() {
             self.adopt().await;
             if self.handle.is_none() {
@@ -34,18 +45,25 @@ impl Actor {
         if self.handle.is_some() && self.window.is_some() {
             self.adopted().await?;
         }
-        if unfinished.is_empty() {
+        if running.is_empty() {
             self.take_over_idle().await?;
         }
-        for mut operation in unfinished {
-            self.finish(&mut operation).await?;
-            self.announce_end();
+        for operation in running {
+            self.carry_out(desk, operation).await?;
             if self.deleted {
                 return Ok(());
             }
         }
-        self.take_over_incidents().await?;
-        self.boot_as_before().await
+        self.carry_on(desk).await?;
+        self.listen();
+        self.take_over_incidents(&mut restarts).await?;
+        // What is left belongs to no incident that is open.
+        for mut restart in restarts {
+            let mut draft = self.draft();
+            draft.cancel(&self.context, &mut restart, "its incident is closed");
+            self.commit(Effect::WriteCancelled, draft).await?;
+        }
+        self.boot_as_before(desk).await
     }
 
     async fn adopt(&mut self) {
@@ -77,22 +95,35 @@ impl Actor {
                 self.on_worker_lost(IncidentKind::WorkerMissing, detail)
                     .await
             }
-            (state, true) if !state.has_worker() => self.finish_exit(None).await,
+            (state, is_there)
+                if !state.has_worker() && (is_there || self.record.worker.is_some()) =>
+            {
+                self.finish_exit(None).await
+            }
             _ => Ok(()),
         }
     }
 
-    /// Finishes or undoes `operation`.
-    async fn finish(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
+    /// Takes all steps of `operation` that are left, or undoes it.
+    pub(crate) async fn finish(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
         let step = journal::pending(operation);
+        if operation.verb == Verb::Boot {
+            self.signals.open();
+        }
         match (operation.verb, step, self.handle.is_some()) {
+            // Creating is one commit, made before there is an actor.
             (Verb::Create, ..) => Ok(()),
             (Verb::Delete, ..) => self.delete(operation).await,
             (Verb::Shutdown, ..) => self.shutdown(operation).await,
-            (Verb::Reboot, None | Some(Step::StopWorker), _) => self.reboot(operation).await,
+            (Verb::Reboot, None | Some(Step::WaitForGuest | Step::StopWorker), _) => {
+                self.reboot(operation).await
+            }
             (Verb::Boot, None, _) => {
-                let restarts = u32::from(operation.origin == Origin::Recovery);
-                let attempts = self.record.recovery_attempts.saturating_add(restarts);
+                let attempts = match operation.origin {
+                    Origin::User | Origin::Host | Origin::Drain => 0,
+                    Origin::Guest => self.record.recovery_attempts,
+                    Origin::Recovery => self.record.recovery_attempts.saturating_add(1),
+                };
                 self.boot(operation, attempts).await
             }
             (Verb::Pause, None, _) => self.pause(operation).await,
@@ -115,7 +146,10 @@ impl Actor {
         }
     }
 
-    async fn take_over_incidents(&mut self) -> Result<(), CommitError> {
+    async fn take_over_incidents(
+        &mut self,
+        restarts: &mut Vec<Operation>,
+    ) -> Result<(), CommitError> {
         let incidents = match self.context.store.open_incidents() {
             Ok(incidents) => incidents,
             Err(error) => {
@@ -133,10 +167,14 @@ impl Actor {
         match incident.decision {
             None => self.recover(incident).await,
             Some(RecoveryAction::Restart { delay_ms }) => {
-                let due_at_ms = incident.at_ms.saturating_add(delay_ms);
+                let operation = match restarts.pop() {
+                    Some(operation) => operation,
+                    // An older host wrote down none before it was due.
+                    None => self.restart_of(incident.at_ms.saturating_add(delay_ms)),
+                };
                 self.restart = Some(PendingRestart {
                     incident,
-                    due_at_ms,
+                    operation,
                 });
                 Ok(())
             }

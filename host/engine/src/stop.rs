@@ -5,20 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_model::{
-    CleanupTask, Control, DesiredState, Effect, EventKind, Grace, Operation, Origin, Resource,
-    Step, StepState, Verb, VmState, WindowClose,
+    CleanupTask, Control, DesiredState, Effect, EventKind, GuestExit, Operation, OperationState,
+    Origin, Resource, Step, StepState, Verb, VmState, WindowClose,
 };
 use roost_store::{Change, CommitError};
 use roost_worker::{Backend as _, GuestState, HandleEvent, WorkerIdentity};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::actor::Actor;
 use crate::error::EngineError;
-use crate::journal::{intend, operation, outcome};
+use crate::journal::{ON_REQUEST, intend, operation, outcome, pending};
+use crate::signals::Interruption;
 
 /// Most time that a guest is given to end by itself: requests to its VM wait meanwhile.
 pub(crate) const MAX_GRACE: Duration = Duration::from_secs(600);
+
+/// What came of a wait for a guest.
+enum Waited {
+    /// It has ended by itself.
+    Exited { sequence: u64, exit: GuestExit },
+    /// It is waited for no longer.
+    Over,
+    /// This host process ends.
+    Left,
+}
 
 impl Actor {
     pub(crate) async fn shutdown(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
@@ -27,15 +38,9 @@ impl Actor {
             (Origin::Host, DesiredState::Running) => DesiredState::Running,
             _ => DesiredState::Stopped,
         };
-        let place = self.place_to_stop(operation).await;
-        self.intend_stop(operation, desired, VmState::Stopping)
-            .await?;
-        let told = self.tell_to_end(operation.grace).await;
-        drop(place);
-        self.wait_for_end(told).await?;
-        let place = self.place_to_stop(operation).await;
-        self.end_worker(WindowClose::Stop).await?;
-        drop(place);
+        if !self.stop(operation, desired).await? {
+            return Ok(());
+        }
         let context = self.context.clone();
         let mut draft = self.draft();
         outcome(&context, operation, StepState::Done);
@@ -46,17 +51,72 @@ impl Actor {
     }
 
     pub(crate) async fn reboot(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Running, VmState::Stopping)
-            .await?;
-        self.give_grace(operation.grace).await?;
-        self.end_worker(WindowClose::Stop).await?;
+        if !self.stop(operation, DesiredState::Running).await? {
+            return Ok(());
+        }
         let context = self.context.clone();
         outcome(&context, operation, StepState::Done);
         self.boot(operation, 0).await
     }
 
+    /// Gives the guest its time, then ends it and its worker. Returns false where it goes on: the
+    /// operation was called off, or is the next host process's.
+    async fn stop(
+        &mut self,
+        operation: &mut Operation,
+        desired: DesiredState,
+    ) -> Result<bool, CommitError> {
+        let mut place = self.place_to_stop(operation).await;
+        if pending(operation).is_none() {
+            let step = if operation.grace.is_some() && self.hears() {
+                // From here on, so that nobody who asks is too early.
+                self.open_to_cancel(operation);
+                Step::WaitForGuest
+            } else {
+                Step::StopWorker
+            };
+            self.intend_stop(operation, step, desired, VmState::Stopping)
+                .await?;
+        }
+        if pending(operation) == Some(Step::WaitForGuest) {
+            if !self.give_grace(operation, place).await? {
+                return Ok(false);
+            }
+            place = self.place_to_stop(operation).await;
+        }
+        self.end_worker(WindowClose::Stop).await?;
+        drop(place);
+        Ok(true)
+    }
+
+    /// A turn to work on the end of a VM, where all VMs are ended at once.
+    async fn place_to_stop(&self, operation: &Operation) -> Option<OwnedSemaphorePermit> {
+        match operation.origin {
+            Origin::Drain | Origin::Host => {
+                // It is never closed.
+                let stops = Arc::clone(&self.context.stops);
+                stops.acquire_owned().await.ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// From here on what a user asked for can be called off. What empties the node can't.
+    fn open_to_cancel(&self, operation: &Operation) {
+        if operation.origin.is_user() {
+            self.signals.open();
+        }
+    }
+
+    /// Whether there is a guest that could end by itself: one that is paused hears nothing.
+    fn hears(&self) -> bool {
+        let handle = self.handle.as_ref();
+        handle.is_some_and(|handle| handle.state() == GuestState::Running)
+    }
+
     pub(crate) async fn delete(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
-        self.intend_stop(operation, DesiredState::Deleted, VmState::Deleting)
+        let (step, desired) = (Step::StopWorker, DesiredState::Deleted);
+        self.intend_stop(operation, step, desired, VmState::Deleting)
             .await?;
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
@@ -112,22 +172,11 @@ impl Actor {
         Ok(())
     }
 
-    /// A turn to work on the end of a VM, where all VMs are ended at once.
-    async fn place_to_stop(&self, operation: &Operation) -> Option<OwnedSemaphorePermit> {
-        match operation.origin {
-            Origin::Drain | Origin::Host => {
-                // It is never closed.
-                let stops = Arc::clone(&self.context.stops);
-                stops.acquire_owned().await.ok()
-            }
-            _ => None,
-        }
-    }
-
     /// Writes down that the worker is to be ended.
     async fn intend_stop(
         &mut self,
         operation: &mut Operation,
+        step: Step,
         desired: DesiredState,
         through: VmState,
     ) -> Result<(), CommitError> {
@@ -135,55 +184,93 @@ impl Actor {
         let mut draft = self.draft();
         draft.record.desired = desired;
         draft.state(&context, through);
-        intend(&context, operation, Step::StopWorker);
+        intend(&context, operation, step);
         draft.operation(operation);
         self.commit(Effect::WriteStopping, draft).await
     }
 
-    /// Presses the button that tells the guest to end by itself, and waits as long as it may take.
-    /// Whatever comes of it, the guest can be stopped afterwards.
-    async fn give_grace(&mut self, grace: Option<Grace>) -> Result<(), CommitError> {
-        let told = self.tell_to_end(grace).await;
-        self.wait_for_end(told).await
+    /// The step *wait for the guest*, its intent being durable: presses the button that tells it to
+    /// end by itself, and waits as long as it may take. Returns whether it is to be stopped now,
+    /// which it can be, whatever came of that.
+    async fn give_grace(
+        &mut self,
+        operation: &mut Operation,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<bool, CommitError> {
+        let context = self.context.clone();
+        self.open_to_cancel(operation);
+        let waited = self.wait_for_guest(operation, place).await;
+        let is_cancelled = self.signals.close();
+        let mut draft = self.draft();
+        let exit = match waited {
+            Waited::Exited { sequence, exit } => {
+                draft.event(&context, EventKind::GuestExited { exit });
+                Some(sequence)
+            }
+            _ if is_cancelled => {
+                outcome(&context, operation, StepState::Undone);
+                draft.record.desired = DesiredState::Running;
+                draft.state(&context, VmState::Running);
+                draft.cancel(&context, operation, ON_REQUEST);
+                self.commit(Effect::WriteStopCancelled, draft).await?;
+                self.listen();
+                return Ok(false);
+            }
+            Waited::Left => return Ok(false),
+            Waited::Over => None,
+        };
+        outcome(&context, operation, StepState::Done);
+        intend(&context, operation, Step::StopWorker);
+        draft.operation(operation);
+        self.commit(Effect::WriteGraceOver, draft).await?;
+        if let (Some(sequence), Some(handle)) = (exit, self.handle.clone())
+            && let Err(error) = handle.acknowledge(sequence).await
+        {
+            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+        }
+        Ok(true)
     }
 
-    /// Presses the button that tells the guest to end by itself; returns how long it may take, if
-    /// it could be told.
-    async fn tell_to_end(&self, grace: Option<Grace>) -> Option<Duration> {
-        let (grace, handle) = (grace?, self.handle.as_ref()?);
-        // A guest that is paused hears nothing.
-        if handle.state() != GuestState::Running {
-            return None;
+    async fn wait_for_guest(
+        &self,
+        operation: &Operation,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Waited {
+        let (Some(grace), Some(handle)) = (operation.grace, self.handle.clone()) else {
+            return Waited::Over;
+        };
+        if !self.hears() || self.signals.is_cancelled() {
+            return Waited::Over;
         }
         let button = grace.button;
         if let Err(error) = handle.control(Control::Press { button }).await {
             tracing::warn!(vm = %self.record.id, %error, "the guest could not be told to end");
-            return None;
+            return Waited::Over;
         }
-        Some(Duration::from_millis(grace.deadline_ms).min(MAX_GRACE))
-    }
-
-    /// Waits for the end of a guest that was told to end.
-    async fn wait_for_end(&mut self, told: Option<Duration>) -> Result<(), CommitError> {
-        let (Some(patience), Some(handle)) = (told, self.handle.clone()) else {
-            return Ok(());
-        };
-        let event = tokio::select! {
+        // One that is only waited for leaves its place to others.
+        drop(place);
+        // An earlier host process may have waited a part of it.
+        let begun_ms = operation.steps.last().map_or(0, |step| step.at_ms);
+        let waited = Duration::from_millis(self.context.now_ms().saturating_sub(begun_ms));
+        let patience = Duration::from_millis(grace.deadline_ms).min(MAX_GRACE);
+        tokio::select! {
             biased;
-            event = timeout(patience, handle.next_event()) => event.ok(),
-            () = self.context.ending.time_is_up() => None,
-        };
-        let Some(HandleEvent::GuestExited { sequence, exit, .. }) = event else {
-            tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
-            return Ok(());
-        };
-        let mut draft = self.draft();
-        draft.event(&self.context, EventKind::GuestExited { exit });
-        self.commit(Effect::WriteGraceExit, draft).await?;
-        if let Err(error) = handle.acknowledge(sequence).await {
-            tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
+            event = handle.next_event() => match event {
+                HandleEvent::GuestExited { sequence, exit, .. } => {
+                    Waited::Exited { sequence, exit }
+                }
+                HandleEvent::Gone { .. } => Waited::Over,
+            },
+            interruption = self.signals.interrupted() => match interruption {
+                Interruption::Leaving => Waited::Left,
+                Interruption::Cancelled | Interruption::Hurried => Waited::Over,
+            },
+            () = self.context.ending.time_is_up() => Waited::Over,
+            () = sleep(patience.saturating_sub(waited)) => {
+                tracing::info!(vm = %self.record.id, "the guest did not end in time: it is stopped");
+                Waited::Over
+            }
         }
-        Ok(())
     }
 
     /// Ends the guest and the worker process, if there are any; closes the usage window.
@@ -250,7 +337,7 @@ impl Actor {
     }
 
     /// The second half of a guest's own end: its exit is written down, its worker is not needed.
-    /// A VM that is to run nevertheless is booted again.
+    /// A VM that is to run nevertheless is booted again, next.
     pub(crate) async fn finish_exit(&mut self, to: Option<VmState>) -> Result<(), CommitError> {
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
@@ -258,8 +345,10 @@ impl Actor {
             to == Some(VmState::Stopped) && self.record.desired == DesiredState::Running;
         let held_back = context.ending.check().err();
         let boots = is_to_boot && held_back.is_none();
-        let mut operation =
-            boots.then(|| operation(&context, self.record.id, Verb::Boot, Origin::Guest));
+        let boot = boots.then(|| Operation {
+            state: OperationState::Running,
+            ..operation(&context, self.record.id, Verb::Boot, Origin::Guest)
+        });
         let mut draft = self.draft();
         draft.record.worker = None;
         if is_to_boot && matches!(held_back, Some(EngineError::Draining)) {
@@ -268,16 +357,12 @@ impl Actor {
         if let Some(state) = to {
             draft.state(&context, state);
         }
-        if let Some(operation) = &operation {
-            draft.operation(operation);
+        if let Some(boot) = &boot {
+            draft.operation(boot);
         }
         self.commit(Effect::WriteExitFinished, draft).await?;
-        let Some(operation) = &mut operation else {
-            return Ok(());
-        };
-        let result = self.boot(operation, self.record.recovery_attempts).await;
-        self.announce_end();
-        result
+        self.begun = boot;
+        Ok(())
     }
 
     /// Writes down that a worker from before this host process was taken over.

@@ -184,6 +184,7 @@ async fn inject(scene: Scene, name: &str) -> (Scene, Outcome) {
                 verb: Verb::Boot,
                 origin: Origin::User,
                 grace: None,
+                not_before_ms: None,
                 state: OperationState::Running,
                 steps: Vec::new(),
                 created_at_ms: 1,

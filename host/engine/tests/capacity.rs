@@ -185,3 +185,25 @@ async fn a_lowered_limit_leaves_what_is_there_and_refuses_what_is_new() {
     let refused = exceeded(host.engine.create(new).await);
     assert_eq!((refused.most, refused.in_use), (0, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_vms_that_are_created_at_once_share_their_commits() {
+    let host = Host::start_with(Fake::new(), |config| config.audit_interval = None).await;
+    let template = template(&host).await;
+    let before = host.engine.store().transactions();
+    let creates: Vec<_> = (0..1000)
+        .map(|number| {
+            let (engine, spec) = (host.engine.clone(), named(&template, tenant("a"), number));
+            tokio::spawn(async move { engine.create(spec).await })
+        })
+        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for create in creates {
+        ids.insert(create.await.unwrap().unwrap().id);
+    }
+    let commits = host.engine.store().transactions() - before;
+    assert_eq!(ids.len(), 1000);
+    assert_eq!(host.engine.store().vms().unwrap().len(), 1000);
+    // Each has a commit; nobody waits for its turn to make it.
+    assert!(commits <= 250, "{commits} transactions for 1000 VMs");
+}

@@ -248,3 +248,31 @@ async fn what_a_person_says_about_it_is_kept() {
     };
     host.event(0, |kind| *kind == resolved).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_deadline_counts_the_time_in_which_the_guest_runs() {
+    let backend = Fake::new();
+    let host = Host::start_with(backend.clone(), |config| config.audit_interval = None).await;
+    let more = serde_json::json!({ "boot_deadline_ms": 20 });
+    let vm = host.create_with("vm", roost_guests::HELLO, more).await.id;
+    host.succeed(vm, Verb::Boot).await;
+    let stalled = |kind: &IncidentKind| matches!(kind, IncidentKind::BootStalled { .. });
+    let closed = |sequence| move |kind: &EventKind| matches!(kind, EventKind::WindowClosed { window } if window.key.sequence == sequence);
+    // Its vCPUs have not run yet, however long that takes.
+    host.event(0, closed(3)).await;
+    assert_eq!(host.engine.store().incidents(Some(vm), 100).unwrap(), []);
+    // A pause holds the clock, and the next host process sees the same one.
+    host.succeed(vm, Verb::Pause).await;
+    backend.ran_ns.store(20_000_000, Ordering::Relaxed);
+    let host = host.restart(backend.clone()).await;
+    assert_eq!(host.record(vm).state.name(), "paused");
+    host.succeed(vm, Verb::Resume).await;
+    host.event(0, opened(stalled)).await;
+    backend.printed.store(1, Ordering::Relaxed);
+    host.state(vm, "running").await;
+    let incidents = host.engine.store().incidents(Some(vm), 100).unwrap();
+    assert_eq!(
+        incidents.last().map(|incident| incident.incarnation),
+        Some(1)
+    );
+}

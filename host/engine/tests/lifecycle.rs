@@ -4,7 +4,9 @@ mod host;
 
 use host::{Host, in_process};
 use roost_engine::EngineError;
-use roost_model::{DecidedBy, EventKind, GuestExit, IncidentKind, RecoveryAction, Verb, VmState};
+use roost_model::{
+    DecidedBy, EventKind, GuestExit, IncidentKind, RecoveryAction, Refusal, Verb, VmState,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_goes_through_every_verb_and_leaves_nothing() {
@@ -149,7 +151,7 @@ async fn an_illegal_verb_names_what_is_legal_and_changes_nothing() {
         Verb::Shutdown,
     ] {
         match host.engine.submit(vm, verb, None).await {
-            Err(EngineError::Illegal(illegal)) => {
+            Err(EngineError::Refusal(Refusal::Illegal { illegal, .. })) => {
                 assert_eq!(illegal.legal, [Verb::Boot, Verb::Delete]);
             }
             other => panic!("{verb}: {other:?}"),
@@ -190,4 +192,67 @@ async fn a_host_that_finds_no_worker_opens_an_incident() {
     assert_eq!(host.record(vm).incarnation, 2);
     host.succeed(vm, Verb::Delete).await;
     assert_eq!(host.run_dirs(), 0);
+}
+
+/// Whether an incident says that a guest printed nothing.
+fn stalled(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::IncidentOpened {
+            incident_kind: IncidentKind::BootStalled { .. },
+            ..
+        }
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_prints_has_stalled_when_its_time_is_over() {
+    let host = Host::start(in_process()).await;
+    let more = serde_json::json!({ "boot_deadline_ms": 500 });
+    let vm = host
+        .create_with("silent", roost_guests::SILENT, more)
+        .await
+        .id;
+    host.succeed(vm, Verb::Boot).await;
+    let opened = host.event(0, stalled).await;
+    assert_eq!(opened.event.incarnation, Some(1));
+    let windows = host.engine.store().windows(Some(vm), usize::MAX).unwrap();
+    let ran_ns: u64 = windows
+        .iter()
+        .filter(|window| window.key.incarnation == 1)
+        .map(|window| window.running_ns)
+        .sum();
+    // The last window is closed after the incident; those before it have nearly all of it.
+    assert!(ran_ns > 0, "{windows:?}");
+    // The policy decides: the bundled one has it booted again, and it stalls again.
+    host.event(opened.number, stalled).await;
+    assert!(host.record(vm).incarnation >= 2);
+    host.succeed(vm, Verb::Delete).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_prints_in_time_on_its_serial_port_or_its_console_goes_on() {
+    let deadline_ms = 10_000;
+    let host = Host::start(in_process()).await;
+    let mut vms = Vec::new();
+    for (name, guest, console) in [
+        ("serial", roost_guests::HELLO, false),
+        ("console", roost_guests::VIRTIO_CONSOLE, true),
+    ] {
+        let more = serde_json::json!({ "boot_deadline_ms": deadline_ms, "console": console });
+        let vm = host.create_with(name, guest, more).await.id;
+        host.succeed(vm, Verb::Boot).await;
+        vms.push(vm);
+    }
+    for vm in vms {
+        // It has run for longer than that.
+        host.event(0, |kind| {
+            matches!(kind, EventKind::WindowClosed { window }
+                if window.key.vm == vm && window.counters.running_ns > deadline_ms * 1_000_000)
+        })
+        .await;
+        let incidents = host.engine.store().incidents(Some(vm), usize::MAX);
+        assert_eq!(incidents.unwrap(), []);
+        assert_eq!(host.record(vm).incarnation, 1);
+    }
 }

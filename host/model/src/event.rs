@@ -68,6 +68,9 @@ pub enum EventKind {
         /// The error, if it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        /// Why it was called off, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cancelled: Option<String>,
     },
     /// A worker runs this incarnation.
     WorkerStarted {

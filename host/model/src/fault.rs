@@ -45,9 +45,15 @@ effects! {
     WriteCreated = "write-created";
     /// An admission policy's denial.
     WriteDenied = "write-denied";
-    /// An operation that was asked for.
+    /// An operation begins that was asked for.
     WriteRequested = "write-requested";
-    /// An operation that recovery asked for, or a host's start.
+    /// An operation that was asked for waits for its turn.
+    WriteQueued = "write-queued";
+    /// An operation whose turn came can't begin.
+    WriteRefused = "write-refused";
+    /// An operation that waited is called off.
+    WriteCancelled = "write-cancelled";
+    /// An operation begins that recovery asked for, or a host's start.
     WriteRestart = "write-restart";
     /// The intent to start a worker.
     WriteStarting = "write-starting";
@@ -55,8 +61,10 @@ effects! {
     WriteStarted = "write-started";
     /// The vCPUs run: the end of boot, resume and reboot.
     WriteRunning = "write-running";
-    /// A boot that is undone.
+    /// A boot that failed and is undone.
     WriteBootFailed = "write-boot-failed";
+    /// A boot that was called off and is undone.
+    WriteBootCancelled = "write-boot-cancelled";
     /// The intent to pause.
     WritePausing = "write-pausing";
     /// The end of a pause.
@@ -65,8 +73,10 @@ effects! {
     WriteResuming = "write-resuming";
     /// The intent to stop the worker.
     WriteStopping = "write-stopping";
-    /// A guest ended in the time that it was given.
-    WriteGraceExit = "write-grace-exit";
+    /// A guest ended in the time that it was given, or the time is over.
+    WriteGraceOver = "write-grace-over";
+    /// A shutdown or reboot was called off in that time: the guest runs on.
+    WriteStopCancelled = "write-stop-cancelled";
     /// The last usage window of an incarnation.
     WriteLastWindow = "write-last-window";
     /// The end of a shutdown.
@@ -81,6 +91,8 @@ effects! {
     WriteWorkerCleanup = "write-worker-cleanup";
     /// A guest's own end.
     WriteGuestExit = "write-guest-exit";
+    /// A guest printed nothing in the time that it was given: an incident.
+    WriteStalled = "write-stalled";
     /// The worker of a guest that ended by itself is gone.
     WriteExitFinished = "write-exit-finished";
     /// A worker is lost: an incident.

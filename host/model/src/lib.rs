@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod binding;
+mod cancel;
 mod capacity;
 mod counters;
 mod decision;
@@ -27,6 +28,7 @@ mod image;
 mod incident;
 mod operation;
 mod plugin;
+mod request_queue;
 mod spec;
 mod state;
 pub mod transition;
@@ -34,6 +36,7 @@ mod usage;
 mod vm;
 
 pub use binding::{Binding, BindingMode, InstanceMode, OnFailure, Selector};
+pub use cancel::NotCancellable;
 pub use capacity::{
     Amounts, Capacity, CapacityExceeded, CapacityLimit, Claimed, DESCRIPTORS_PER_VM, Most,
     Quantity, Scope,
@@ -56,8 +59,9 @@ pub use image::{Digest, Image, ImageRef, InvalidImageRef};
 pub use incident::{
     ActionRequired, CleanupTask, Incident, IncidentKind, RecoveryAction, Resolution, Resource,
 };
-pub use operation::{Operation, OperationState, Origin, Step, StepRecord, StepState};
+pub use operation::{Doing, Operation, OperationState, Origin, Step, StepRecord, StepState};
 pub use plugin::{DecidedBy, Plugin, PluginRevision, Quarantine, RevisionState};
+pub use request_queue::{MAX_WAITING, Place, Refusal, RequestQueue, Verdict};
 pub use spec::{InvalidSpec, Name, Tenant, VmSpec, limits};
 pub use state::{DesiredState, Failure, FailureKind, GuestExit, PanicKind, Verb, VmState};
 pub use transition::IllegalVerb;

@@ -19,6 +19,9 @@ pub struct Operation {
     /// How the guest is given time to end by itself, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Grace>,
+    /// When it may begin, ms since the Unix epoch: a recovery policy's delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<u64>,
     /// How far it is.
     #[serde(flatten)]
     pub state: OperationState,
@@ -34,8 +37,34 @@ impl Operation {
     /// Whether nothing more will happen.
     #[must_use]
     pub const fn is_done(&self) -> bool {
-        !matches!(self.state, OperationState::Running)
+        !matches!(self.state, OperationState::Queued | OperationState::Running)
     }
+
+    /// What it is doing now, unless it is done.
+    #[must_use]
+    pub fn doing(&self) -> Option<Doing> {
+        let (what, since_ms) = match &self.state {
+            OperationState::Queued if self.not_before_ms.is_some() => {
+                ("waiting until it is due", self.created_at_ms)
+            }
+            OperationState::Queued => ("waiting for its turn", self.created_at_ms),
+            OperationState::Running => match self.steps.last() {
+                Some(last) => (last.step.doing(), last.at_ms),
+                None => ("beginning", self.updated_at_ms),
+            },
+            _ => return None,
+        };
+        Some(Doing { what, since_ms })
+    }
+}
+
+/// What an operation is doing, for a person who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doing {
+    /// In words.
+    pub what: &'static str,
+    /// Since when, ms since the Unix epoch.
+    pub since_ms: u64,
 }
 
 /// Who wants an operation.
@@ -68,6 +97,8 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
 pub enum OperationState {
+    /// It is accepted and waits for its turn.
+    Queued,
     /// Steps are being taken.
     Running,
     /// The VM reached what the verb leads to.
@@ -76,6 +107,11 @@ pub enum OperationState {
     Failed {
         /// One sentence for a person.
         error: String,
+    },
+    /// It was called off, and what it had done is undone.
+    Cancelled {
+        /// One sentence for a person.
+        reason: String,
     },
 }
 
@@ -102,6 +138,8 @@ pub enum Step {
     RunVcpus,
     /// Stop the vCPUs and keep the guest.
     PauseVcpus,
+    /// Tell the guest to end by itself, and give it time.
+    WaitForGuest,
     /// Stop the guest and its worker, take the last counters.
     StopWorker,
     /// Remove the run directory.
@@ -112,6 +150,24 @@ pub enum Step {
     RemoveRecord,
 }
 
+impl Step {
+    /// What is being done, in words.
+    #[must_use]
+    pub const fn doing(self) -> &'static str {
+        match self {
+            Self::Admit => "asking the admission policy",
+            Self::StartWorker => "starting the worker",
+            Self::RunVcpus => "letting the vCPUs run",
+            Self::PauseVcpus => "holding the vCPUs",
+            Self::WaitForGuest => "waiting for the guest to end by itself",
+            Self::StopWorker => "stopping the guest and its worker",
+            Self::RemoveRunDirectory => "removing the run directory",
+            Self::RemoveDisks => "removing the disks",
+            Self::RemoveRecord => "removing the record",
+        }
+    }
+}
+
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -120,4 +176,5 @@ pub enum StepState {
     Intended,
     Done,
     Failed,
+    Undone,
 }

@@ -41,6 +41,8 @@ pub mod limits {
     pub const MAX_CONSOLE_PORTS: usize = 3;
     /// Largest disk, MiB (16 TiB): the largest file of ext4.
     pub const MAX_DISK_MIB: u64 = 16 << 20;
+    /// Longest time that a guest can be given to print its first byte, ms: a day.
+    pub const MAX_BOOT_DEADLINE_MS: u64 = 24 * 60 * 60 * 1000;
 }
 
 /// Why a spec is refused. Each message says what was read and what is allowed.
@@ -120,6 +122,12 @@ pub enum InvalidSpec {
     /// A limit that would let nothing pass.
     #[error("{0:?}: a rate limit's per_second and burst are at least 1")]
     RateLimit(String),
+    /// The time that a guest is given to print its first byte is out of range.
+    #[error(
+        "boot_deadline_ms is {0}; it may be 1 to {max}",
+        max = limits::MAX_BOOT_DEADLINE_MS
+    )]
+    BootDeadline(u64),
     /// The text is not the MAC address of one machine.
     #[error("{0:?} is not a MAC address: six pairs of hexadecimal digits, the first one even")]
     Mac(String),
@@ -261,6 +269,10 @@ pub struct VmSpec {
     /// How much it may print on its serial port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_limit: Option<RateLimit>,
+    /// How long the guest may run before it prints its first byte on its serial port or its
+    /// console, ms; absent: as long as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_deadline_ms: Option<u64>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -299,6 +311,7 @@ impl VmSpec {
             memory_backing: MemoryBacking::default(),
             on_reset: OnReset::default(),
             serial_limit: None,
+            boot_deadline_ms: None,
         }
     }
 
@@ -338,6 +351,11 @@ impl VmSpec {
             .find(|(key, value)| !good(key) || !good(value))
         {
             return Err(InvalidSpec::Label(key.chars().take(64).collect()));
+        }
+        if let Some(deadline_ms) = self.boot_deadline_ms
+            && !(1..=limits::MAX_BOOT_DEADLINE_MS).contains(&deadline_ms)
+        {
+            return Err(InvalidSpec::BootDeadline(deadline_ms));
         }
         let serial = RateLimits {
             bytes: self.serial_limit,
@@ -385,6 +403,13 @@ mod tests {
                 ..spec()
             };
             assert_eq!(spec.validate(), Err(InvalidSpec::Memory(memory_mib)));
+        }
+        for deadline_ms in [0, limits::MAX_BOOT_DEADLINE_MS + 1, u64::MAX] {
+            let spec = VmSpec {
+                boot_deadline_ms: Some(deadline_ms),
+                ..spec()
+            };
+            assert_eq!(spec.validate(), Err(InvalidSpec::BootDeadline(deadline_ms)));
         }
         let long = "x".repeat(limits::MAX_CMDLINE_BYTES + 1);
         let cases = [

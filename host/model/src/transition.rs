@@ -41,25 +41,34 @@ pub struct IllegalVerb {
 fn lookup(state: &VmState, verb: Verb) -> Option<Transition> {
     use DesiredState as D;
     use VmState as S;
-    let (through, to, desired) = match (state, verb) {
-        (S::Creating, Verb::Create) => (S::Creating, S::Stopped, D::Stopped),
-        (S::Stopped | S::Failed { .. }, Verb::Boot) => (S::Starting, S::Running, D::Running),
-        (S::Running | S::Paused | S::Failed { .. }, Verb::Shutdown) => {
-            (S::Stopping, S::Stopped, D::Stopped)
-        }
-        (S::Running, Verb::Pause) => (S::Pausing, S::Paused, D::Paused),
-        (S::Paused, Verb::Resume) => (S::Resuming, S::Running, D::Running),
-        (S::Running, Verb::Reboot) => (S::Stopping, S::Running, D::Running),
+    let (through, desired) = match (state, verb) {
+        (S::Creating, Verb::Create) => (S::Creating, D::Stopped),
+        (S::Stopped | S::Failed { .. }, Verb::Boot) => (S::Starting, D::Running),
+        (S::Running | S::Paused | S::Failed { .. }, Verb::Shutdown) => (S::Stopping, D::Stopped),
+        (S::Running, Verb::Pause) => (S::Pausing, D::Paused),
+        (S::Paused, Verb::Resume) => (S::Resuming, D::Running),
+        (S::Running, Verb::Reboot) => (S::Stopping, D::Running),
         (S::Creating | S::Stopped | S::Failed { .. } | S::Running | S::Paused, Verb::Delete) => {
-            (S::Deleting, S::Deleted, D::Deleted)
+            (S::Deleting, D::Deleted)
         }
         _ => return None,
     };
     Some(Transition {
         through,
-        to,
+        to: leads_to(verb),
         desired,
     })
+}
+
+/// The state that `verb` leads to if it succeeds, whatever the one is in which it is legal.
+#[must_use]
+pub const fn leads_to(verb: Verb) -> VmState {
+    match verb {
+        Verb::Boot | Verb::Resume | Verb::Reboot => VmState::Running,
+        Verb::Create | Verb::Shutdown => VmState::Stopped,
+        Verb::Pause => VmState::Paused,
+        Verb::Delete => VmState::Deleted,
+    }
 }
 
 /// What `verb` does to a VM in `state`.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::client::Client;
-use crate::{drain, observe, plugin, repair, serve, store, vm};
+use crate::{drain, observe, operations, plugin, repair, serve, store, vm};
 
 /// A hypervisor host whose lifecycle decisions are WebAssembly components.
 #[derive(Parser)]
@@ -72,8 +72,7 @@ enum Command {
     Events(observe::Events),
     /// Show what VMs used and what was charged for it.
     Usage(observe::Of),
-    /// Show operations, the newest first.
-    Operations(observe::Of),
+    Operations(operations::Operations),
     /// Show what happened that nobody asked for.
     Incidents(observe::Of),
     /// Back up, restore, check and compact what a host has written down.
@@ -119,7 +118,7 @@ impl Cli {
                 Command::Decisions(decisions) => decisions.run(&client).await,
                 Command::Events(events) => events.run(&client).await,
                 Command::Usage(of) => observe::usage(&client, of).await,
-                Command::Operations(of) => observe::operations(&client, of).await,
+                Command::Operations(operations) => operations.run(&client).await,
                 Command::Incidents(of) => observe::incidents(&client, of).await,
                 Command::Store(command) => command.run(&client).await,
                 Command::Actions(actions) => actions.run(&client).await,

@@ -17,7 +17,7 @@ use crate::output::{self, text};
     roost vm create --name db --kernel linux:6.1 --vcpus 2 --memory 512 --label tier=data \\\n      \
         --disk name=root,image=debian:12,size=4096 --disk name=data,size=1024 \\\n      \
         --network name=eth0,bridge=br0 --rng --vsock\n  \
-    roost vm create --spec web.yaml --name web-2")]
+    roost vm create --spec web.yaml --name web-2 --boot-deadline 30")]
 pub(crate) struct Create {
     /// Unique within the tenant.
     #[arg(long, required_unless_present = "spec")]
@@ -76,6 +76,10 @@ pub(crate) struct Create {
     /// Most bytes that it may print on its serial port each second.
     #[arg(long, value_name = "BYTES")]
     serial_limit: Option<u64>,
+    /// How long the guest may run before it prints its first byte, seconds; then it has stalled,
+    /// and the recovery policy decides.  [default: as long as it likes]
+    #[arg(long, value_name = "SECONDS")]
+    boot_deadline: Option<u64>,
     /// A spec as YAML or JSON; flags beside it win.
     #[arg(long, value_name = "FILE")]
     spec: Option<PathBuf>,
@@ -179,6 +183,8 @@ impl Create {
         set("on_reset", self.reboot_on_reset.then(|| "reboot".into()));
         let per_second = |bytes| json!({ "per_second": bytes });
         set("serial_limit", self.serial_limit.map(per_second));
+        let ms = |seconds: u64| seconds.saturating_mul(1000).into();
+        set("boot_deadline_ms", self.boot_deadline.map(ms));
         Ok(spec)
     }
 }

@@ -10,6 +10,7 @@ mod create;
 mod drain;
 mod ending;
 mod observe;
+mod operations;
 mod output;
 mod plugin;
 mod repair;

@@ -33,7 +33,7 @@ pub(crate) struct Of {
 }
 
 impl Of {
-    fn query(&self, client: &Client) -> Query {
+    pub(crate) fn query(&self, client: &Client) -> Query {
         client
             .query()
             .with_some("vm", self.vm.as_ref())
@@ -168,21 +168,6 @@ pub(crate) async fn usage(client: &Client, of: Of) -> Result<()> {
                 nanos % 1_000_000_000,
                 text(charge, "/currency")
             ),
-        ]
-    })
-}
-
-pub(crate) async fn operations(client: &Client, of: Of) -> Result<()> {
-    let operations = client.get("/v1/operations", of.query(client)).await?;
-    let headings = ["ID", "VM", "VERB", "STATUS", "CREATED", "ERROR"];
-    output::list(client.output, &operations, &headings, |operation| {
-        vec![
-            text(operation, "/id"),
-            text(operation, "/vm"),
-            text(operation, "/verb"),
-            text(operation, "/status"),
-            time(operation, "/created_at_ms"),
-            text(operation, "/error"),
         ]
     })
 }

@@ -11,6 +11,7 @@ use crate::client::{Client, Refusal, escape};
 use crate::console;
 use crate::control::{self, Balloon, Button, Limit, Press};
 use crate::create::Create;
+use crate::operations;
 use crate::output::{self, text, time};
 
 #[derive(Subcommand)]
@@ -235,18 +236,14 @@ impl Verb {
         if format == Format::Json {
             output::json(operation)?;
         }
-        match status.as_str() {
-            "failed" => bail!(
-                "{verb} {}: {}",
-                self.vm,
-                output::printable(&text(operation, "/error"))
-            ),
-            _ if format == Format::Json => Ok(()),
-            "succeeded" => output::line(&format!("{}: {verb} done", self.vm)),
+        match (status.as_str(), format) {
+            ("failed" | "cancelled", _) => bail!("{}: {}", self.vm, operations::story(operation)),
+            (_, Format::Json) => Ok(()),
+            ("succeeded", _) => output::line(&format!("{}: {verb} done", self.vm)),
             _ => output::line(&format!(
-                "{}: {verb} goes on; see `roost operations` for {}",
+                "{}: {}; see `roost operations`",
                 self.vm,
-                text(operation, "/id")
+                operations::story(operation)
             )),
         }
     }

@@ -74,6 +74,7 @@ pub(crate) fn operation(n: u128, vm: u128, state: OperationState) -> Operation {
         verb: Verb::Boot,
         origin: Origin::User,
         grace: None,
+        not_before_ms: None,
         state,
         steps: vec![StepRecord {
             step: Step::StartWorker,

@@ -29,6 +29,8 @@ use scenario::Scenario;
 
 /// The tag of the guest's kernel.
 const KERNEL: &str = "hello:1";
+/// That of a guest that prints nothing.
+const SILENT_KERNEL: &str = "silent:1";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -114,8 +116,12 @@ fn run_with(arguments: &Arguments, roost: &Path) -> Result<()> {
 fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     let mut node = Node::new(roost, dir, &[]);
     node.start_well().context("preparing")?;
-    let path = format!("/v1/images?tag={KERNEL}");
-    node.send("POST", &path, roost_guests::HELLO)?;
+    for (tag, kernel) in [
+        (KERNEL, roost_guests::HELLO),
+        (SILENT_KERNEL, roost_guests::SILENT),
+    ] {
+        node.send("POST", &format!("/v1/images?tag={tag}"), kernel)?;
+    }
     let plugin = "/v1/plugins/admission-limits";
     let shown = node.get(plugin)?;
     let revision = shown["active"].as_u64().context("no active revision")?;

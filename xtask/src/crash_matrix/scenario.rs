@@ -50,6 +50,10 @@ pub(super) struct Scenario {
     pub(super) target: End,
     /// Other states in which it may be left when a worker died on the way.
     pub(super) also: &'static [&'static str],
+    /// How it may be left when the host died after it was asked for a part only.
+    pub(super) midway: &'static [&'static str],
+    /// Verbs whose operation may fail without a worker's death.
+    pub(super) may_fail: &'static [&'static str],
     /// Takes away what hindered the host, so that it can come to an end.
     pub(super) release: Option<fn(&Path) -> Result<()>>,
     /// Takes away what was in the way of a boot that was to fail, so that the VM can be deleted.
@@ -77,6 +81,8 @@ const PLAIN: Scenario = Scenario {
     act: |_| Ok(()),
     target: End::Absent,
     also: &[],
+    midway: &[],
+    may_fail: &[],
     release: None,
     clear: None,
     guest_ends: false,
@@ -203,6 +209,64 @@ pub(super) const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "queued-boot",
+        prepare: running,
+        origin: RUNNING,
+        act: |node| {
+            // The guest hears no button, so the shutdown waits for all of its time.
+            node.post("/v1/vms/vm/shutdown?deadline_ms=2000&wait=false")?;
+            verb(node, "boot")
+        },
+        target: RUNNING,
+        also: &["failed"],
+        midway: &["stopped"],
+        only: &[
+            Effect::WriteQueued,
+            Effect::WriteGraceOver,
+            Effect::WriteRequested,
+        ],
+        ..PLAIN
+    },
+    Scenario {
+        name: "calling-off",
+        prepare: running,
+        origin: RUNNING,
+        act: |node| {
+            let begin = |verb| {
+                let path = format!("/v1/vms/vm/{verb}wait=false");
+                let operation = node.post(&path)?;
+                let id = operation["id"].as_str().map(str::to_owned);
+                id.context("an operation has no id")
+            };
+            let shutdown = begin("shutdown?deadline_ms=5000&")?;
+            let boot = begin("boot?")?;
+            let pause = begin("pause?")?;
+            node.wait("the guest to be waited for", |node| {
+                let operation = node.get(&format!("/v1/operations/{shutdown}"))?;
+                let doing = operation["doing"].as_str().unwrap_or_default();
+                Ok(doing.starts_with("waiting for the guest").then_some(()))
+            })?;
+            for operation in [pause, shutdown] {
+                let cancelled = node.post(&format!("/v1/operations/{operation}/cancel"))?;
+                anyhow::ensure!(cancelled["status"] == "cancelled", "{cancelled}");
+            }
+            // The VM runs, so it can't be booted.
+            let boot = node.get(&format!("/v1/operations/{boot}?wait=true"))?;
+            anyhow::ensure!(boot["status"] == "failed", "{boot}");
+            Ok(())
+        },
+        target: RUNNING,
+        also: &["failed"],
+        midway: &["stopped", "paused"],
+        may_fail: &["boot", "pause"],
+        only: &[
+            Effect::WriteCancelled,
+            Effect::WriteStopCancelled,
+            Effect::WriteRefused,
+        ],
+        ..PLAIN
+    },
+    Scenario {
         name: "delete",
         prepare: running,
         origin: RUNNING,
@@ -229,6 +293,28 @@ pub(super) const ALL: &[Scenario] = &[
         also: &["failed"],
         guest_ends: true,
         from: Some(Effect::WriteGuestExit),
+        ..PLAIN
+    },
+    Scenario {
+        name: "stalled",
+        prepare: |node| {
+            let more = json!({ "kernel": super::SILENT_KERNEL, "boot_deadline_ms": 100 });
+            create(node, &more)
+        },
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("an incident", |node| {
+                Ok(node.items("/v1/incidents")?.into_iter().next())
+            })
+            .map(drop)
+        },
+        // It never prints, so recovery gives it up.
+        target: FAILED,
+        also: &["stopped"],
+        guest_ends: true,
+        only: &[Effect::WriteStalled],
+        most: 1,
         ..PLAIN
     },
     Scenario {
@@ -385,6 +471,10 @@ pub(super) const OUT_OF_REACH: &[(Effect, &str)] = &[
     (
         Effect::WriteWorkerCleanup,
         "a worker that SIGKILL does not end can't be made; the engine's tests have one",
+    ),
+    (
+        Effect::WriteBootCancelled,
+        "a boot is too quick to be cancelled from here; the engine's tests hold one up",
     ),
     (
         Effect::RemoveTap,

@@ -29,6 +29,9 @@ pub(crate) const ALLOW_WITH_32_VCPUS: &str = "
     (i32.store8 (i32.const 520) (i32.const 1)) (i32.store (i32.const 524) (i32.const 32))
     i32.const 512";
 pub(crate) const TRAP: &str = "unreachable";
+/// Restarts a VM in an hour.
+pub(crate) const RESTART_LATER: &str =
+    "(i64.store (i32.const 520) (i64.const 3600000)) i32.const 512";
 /// Leaves a VM stopped.
 pub(crate) const LEAVE_STOPPED: &str = "(i32.store8 (i32.const 512) (i32.const 2)) i32.const 512";
 /// Marks a VM failed.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use roost_worker::{
     AdoptError, Adoption, Backend, ConsoleSize, ControlError, GuestState, HandleEvent, KillError,
     Launch, LaunchError, SerialChunk, VmHandle, WorkerIdentity,
 };
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 /// The name of a worker's socket in its run directory.
 pub(crate) const SOCKET: &str = "control.sock";
@@ -38,6 +38,11 @@ pub(crate) struct Fake {
     /// The most guests that were being stopped at the same moment.
     pub(crate) most_stopping: Arc<AtomicU32>,
     stopping: Arc<AtomicU32>,
+    /// Held for writing, it keeps workers from being started and guests from being stopped.
+    pub(crate) gate: Arc<RwLock<()>>,
+    /// How long the vCPUs of each guest ran, ns, and how much it printed.
+    pub(crate) ran_ns: Arc<AtomicU64>,
+    pub(crate) printed: Arc<AtomicU64>,
     guests: Mutex<BTreeMap<u32, Arc<Guest>>>,
 }
 
@@ -79,6 +84,7 @@ const fn identity(pid: u32) -> WorkerIdentity {
 #[async_trait]
 impl Backend for Fake {
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn VmHandle>, LaunchError> {
+        let _open = self.gate.read().await;
         let fails =
             self.failing_launches
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -103,6 +109,9 @@ impl Backend for Fake {
             most_stopping: Arc::clone(&self.most_stopping),
             stopping: Arc::clone(&self.stopping),
             exited: watch::Sender::default(),
+            gate: Arc::clone(&self.gate),
+            ran_ns: Arc::clone(&self.ran_ns),
+            printed: Arc::clone(&self.printed),
             // What the VM needs stays open as long as its worker.
             devices: Mutex::new(Some(launch.devices)),
         });
@@ -160,6 +169,9 @@ struct Guest {
     most_stopping: Arc<AtomicU32>,
     stopping: Arc<AtomicU32>,
     exited: watch::Sender<Option<GuestExit>>,
+    gate: Arc<RwLock<()>>,
+    ran_ns: Arc<AtomicU64>,
+    printed: Arc<AtomicU64>,
     devices: Mutex<Option<roost_worker::Devices>>,
 }
 
@@ -194,6 +206,7 @@ impl VmHandle for Guest {
     }
 
     async fn stop(&self) -> Result<(GuestExit, Counters), ControlError> {
+        let _open = self.gate.read().await;
         let now = self.stopping.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_stopping.fetch_max(now, Ordering::SeqCst);
         // Others get to it meanwhile, if they may.
@@ -212,7 +225,12 @@ impl VmHandle for Guest {
     }
 
     async fn counters(&self) -> Result<Counters, ControlError> {
-        self.answer("counters", Counters::default())
+        let counters = Counters {
+            running_ns: self.ran_ns.load(Ordering::Relaxed),
+            serial_tx_bytes: self.printed.load(Ordering::Relaxed),
+            ..Counters::default()
+        };
+        self.answer("counters", counters)
     }
 
     async fn serial_read(&self, from: u64, _max: usize) -> Result<SerialChunk, ControlError> {

@@ -13,7 +13,9 @@ use roost_engine::{
     Blobs, Config, Engine, OpenError, PolicyHost, PolicyRuntime, RuntimeConfig, Store,
     StoreServices,
 };
-use roost_model::{Event, EventKind, Operation, OperationState, Verb, VmId, VmRecord, VmSpec};
+use roost_model::{
+    Event, EventKind, Operation, OperationId, OperationState, Verb, VmId, VmRecord, VmSpec,
+};
 use roost_worker::{Backend, InProcessBackend};
 
 /// Longest that anything here may take; a promise that is kept is kept in a fraction of it.
@@ -110,6 +112,13 @@ impl Host {
         let operation = self.engine.submit(vm, verb, None).await.unwrap();
         let operation = self.engine.wait(operation.id, PATIENCE).await.unwrap();
         assert_eq!(operation.state, OperationState::Succeeded, "{operation:?}");
+        operation
+    }
+
+    /// An operation when it is done, whatever came of it.
+    pub(crate) async fn done(&self, operation: OperationId) -> Operation {
+        let operation = self.engine.wait(operation, PATIENCE).await.unwrap();
+        assert!(operation.is_done(), "{operation:?}");
         operation
     }
 
