@@ -75,7 +75,7 @@ fn with_stop_vms_a_second_signal_ends_guests_that_do_not_end_and_the_next_host_b
 fn a_host_that_is_killed_while_it_ends_with_its_vms_loses_none_of_them() {
     let now = ["--stop-vms", "--stop-vms-deadline", "0"];
     let fault = ["--fault", "write-stopped:before=host"];
-    let mut host = Host::start_with(&[now, fault].concat());
+    let mut host = Host::start_with(&[&now[..], &fault[..]].concat());
     host.boot_hello("web");
     host.signal("TERM");
     assert!(!host.wait_for_end().success());
