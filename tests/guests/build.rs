@@ -5,9 +5,10 @@ use std::process::Command;
 use std::{env, fs};
 
 /// File of the guest, name of its image, its entry.
-const GUESTS: [(&str, &str, &str); 14] = [
+const GUESTS: [(&str, &str, &str); 15] = [
     ("hello", "hello", "entry64"),
     ("hello", "hello_pvh", "entry_pvh"),
+    ("idle", "idle", "entry64"),
     ("burn", "burn", "entry64"),
     ("reset", "reset", "entry64"),
     ("triple_fault", "triple_fault", "entry64"),

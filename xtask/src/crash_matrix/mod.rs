@@ -7,11 +7,9 @@
 
 mod cell;
 mod check;
-mod node;
 mod scenario;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +20,9 @@ use anyhow::{Context, Result, bail, ensure};
 use roost_model::{Effect, FaultPoint, Victim};
 
 use crate::measure::Measure;
+use crate::node::{self, Node};
 use crate::workspace;
 use cell::{Prepared, Reached};
-use node::Node;
 use scenario::Scenario;
 
 /// The tag of the guest's kernel.
@@ -88,7 +86,7 @@ pub(crate) fn run_all() -> Result<()> {
 
 fn run_with(arguments: &Arguments, roost: &Path) -> Result<()> {
     let begun = Instant::now();
-    if !may_make_taps() {
+    if !node::may_make_taps() {
         println!("this user may make no TAPs: the VM has no network, and make-tap is not reached");
     }
     let template = tempfile::tempdir()?;
@@ -176,7 +174,7 @@ fn every_point_is_reached(reached: &BTreeSet<FaultPoint>) -> Result<()> {
         let listed = scenario::OUT_OF_REACH
             .iter()
             .any(|(known, _)| *known == effect);
-        listed || effect == Effect::MakeTap && !may_make_taps()
+        listed || effect == Effect::MakeTap && !node::may_make_taps()
     };
     let missing: Vec<String> = FaultPoint::all()
         .filter(|point| !reached.contains(point) && !excused(point.effect))
@@ -236,9 +234,4 @@ fn report(arguments: &Arguments, cells: &[Cell], elapsed: Duration) {
             println!("not here: {effect}: {why}");
         }
     }
-}
-
-/// Whether this user may make a TAP: root, where there is `/dev/net/tun`.
-fn may_make_taps() -> bool {
-    rustix::process::geteuid().is_root() && fs::exists("/dev/net/tun").unwrap_or_default()
 }

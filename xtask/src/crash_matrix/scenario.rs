@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use roost_model::Effect;
 use serde_json::{Value, json};
 
-use super::node::Node;
+use crate::node::{self, Node};
 
 /// The VM's name.
 pub(super) const VM: &str = "vm";
@@ -366,7 +366,7 @@ fn create(node: &Node, more: &Value) -> Result<()> {
         "disks": [{ "name": "data", "size_mib": 1 }],
         "vsock": true,
     });
-    if super::may_make_taps() {
+    if node::may_make_taps() {
         spec["networks"] = json!([{ "name": "net" }]);
     }
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
