@@ -228,6 +228,24 @@ pub(super) const ALL: &[Scenario] = &[
         from: Some(Effect::WriteGuestExit),
         ..PLAIN
     },
+    // Its guest has ended before the host can write down that it runs.
+    Scenario {
+        name: "boot-brief",
+        prepare: |node| create(node, &json!({ "cmdline": "ticks=1" })),
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("the guest's end", |node| {
+                let vm = node.vm()?.context("there is no VM")?;
+                Ok((vm["state"] == "stopped" && vm["incarnation"] == 1).then_some(()))
+            })
+        },
+        target: STOPPED,
+        also: &["failed"],
+        guest_ends: true,
+        only: &[Effect::ResumeGuest, Effect::WriteRunning],
+        ..PLAIN
+    },
     Scenario {
         name: "recovery",
         prepare: running,

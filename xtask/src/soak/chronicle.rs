@@ -2,6 +2,7 @@
 //! from nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -13,6 +14,9 @@ use crate::usage::Told;
 
 /// Most events that are asked for at once.
 const PAGE: usize = 1000;
+
+/// How long a window that the grid has closed may take to be charged for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// From which state a VM goes to which.
 const WAYS: [(&str, &[&str]); 10] = [
@@ -204,6 +208,27 @@ impl Chronicle {
         Ok(())
     }
 
+    /// That the log and the usage of a VM tell the same. The window of one that runs may just have
+    /// been closed by the grid, so that the log is to be read on.
+    fn usage(
+        &mut self,
+        node: &Node,
+        facts: &Facts,
+        id: &str,
+        record: Option<&Value>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let usage = node.get(&format!("/v1/usage?vm={id}&limit=10000"))?;
+            match self.told.agrees_with(id, &usage, record) {
+                Err(_) if record.is_some() && Instant::now() < deadline => {
+                    self.read_on(node, facts)?;
+                }
+                agrees => return agrees,
+            }
+        }
+    }
+
     /// That the log, the records and the answers tell the same, now that nothing is under way.
     pub(super) fn agrees_with(
         &mut self,
@@ -242,9 +267,10 @@ impl Chronicle {
                 undecided.is_none() || record.is_none(),
                 "{id}: nobody decided about {undecided:?}"
             );
-            let usage = node.get(&format!("/v1/usage?vm={id}&limit=10000"))?;
-            self.told
-                .agrees_with(id, &usage, record)
+        }
+        let ids: Vec<String> = self.lives.keys().cloned().collect();
+        for id in &ids {
+            self.usage(node, facts, id, of_id(id))
                 .with_context(|| format!("the usage of {id}"))?;
         }
         let unknown = records.iter().find(|record| {

@@ -134,7 +134,7 @@ fn soak(arguments: &Arguments, roost: &Path, seed: u64, dir: &Path) -> Result<()
         node::may_make_taps(),
         Script::begin(&script)?,
     );
-    let mut operator = Operator::set_up(&shared, &node)?;
+    let mut operator = Operator::set_up(&shared)?;
     let mut chronicle = Chronicle::default();
     let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let mut rounds = 0;

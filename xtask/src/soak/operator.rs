@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 use super::plan::{PLUGINS, Plugin, Swap, Timed};
 use super::shared::{Going, Shared, count};
 use crate::http::{Answer, Connection};
-use crate::node::Node;
 use crate::workspace;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take; a component is compiled before a push is answered.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What decides at a plugin, as the operator knows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,7 +81,7 @@ pub(super) struct Operator<'a> {
 impl<'a> Operator<'a> {
     /// Pushes every revision of every plugin and binds the plugins. The first revision of each
     /// decides; it obeys.
-    pub(super) fn set_up(shared: &'a Shared, node: &Node) -> Result<Self> {
+    pub(super) fn set_up(shared: &'a Shared) -> Result<Self> {
         let component = workspace::root().join("plugins/target/components/unruly.wasm");
         let component = fs::read(&component)
             .with_context(|| format!("{} can't be read", component.display()))?;
@@ -93,16 +92,22 @@ impl<'a> Operator<'a> {
                 // {"does":"…"}
                 let settings = format!("%7B%22does%22%3A%22{word}%22%7D");
                 let path = format!("/v1/plugins/{name}/revisions?settings={settings}");
-                let pushed = node.send("POST", &path, &component)?;
+                let pushed = send(shared, "POST", &path, &component)?;
                 ensure!(pushed["revision"] == number, "pushed as {pushed}");
             }
-            let activated = node.post(&format!("/v1/plugins/{name}/activate?revision=1"))?;
+            let path = format!("/v1/plugins/{name}/activate?revision=1");
+            let activated = send(shared, "POST", &path, &[])?;
             *deciding = Deciding::of(&activated);
             let binding = json!({
                 "hook": plugin.hook, "plugin": name, "priority": 200,
                 "on_failure": plugin.on_failure,
             });
-            node.send("PUT", "/v1/bindings", binding.to_string().as_bytes())?;
+            send(
+                shared,
+                "PUT",
+                "/v1/bindings",
+                binding.to_string().as_bytes(),
+            )?;
         }
         Ok(Self { shared, deciding })
     }
@@ -193,6 +198,18 @@ impl<'a> Operator<'a> {
             }
         }
     }
+}
+
+/// A request that must succeed, before anything disturbs the host.
+fn send(shared: &Shared, method: &str, path: &str, body: &[u8]) -> Result<Value> {
+    let answer = Connection::open(&shared.socket, PATIENCE)?.exchange(method, path, body)?;
+    let text = String::from_utf8_lossy(&answer.body);
+    ensure!(
+        (200..300).contains(&answer.status),
+        "{method} {path}: status {}: {text}",
+        answer.status
+    );
+    serde_json::from_str(&text).with_context(|| format!("{method} {path}: no JSON"))
 }
 
 #[cfg(test)]

@@ -28,6 +28,10 @@ pub(crate) struct Fake {
     pub(crate) failing_launches: AtomicU32,
     /// Whether workers answer.
     pub(crate) mute: Arc<AtomicBool>,
+    /// Whether workers are gone, and nobody has noticed yet.
+    pub(crate) gone: Arc<AtomicBool>,
+    /// Whether guests have ended by themselves before anybody hears that they run.
+    pub(crate) brief: Arc<AtomicBool>,
     guests: Mutex<BTreeMap<u32, Arc<Guest>>>,
 }
 
@@ -82,6 +86,8 @@ impl Backend for Fake {
             identity,
             socket: launch.run_dir.join(SOCKET),
             mute: Arc::clone(&self.mute),
+            gone: Arc::clone(&self.gone),
+            brief: Arc::clone(&self.brief),
             // What the VM needs stays open as long as its worker.
             devices: Mutex::new(Some(launch.devices)),
         });
@@ -127,11 +133,16 @@ struct Guest {
     identity: WorkerIdentity,
     socket: std::path::PathBuf,
     mute: Arc<AtomicBool>,
+    gone: Arc<AtomicBool>,
+    brief: Arc<AtomicBool>,
     devices: Mutex<Option<roost_worker::Devices>>,
 }
 
 impl Guest {
     fn answer<T>(&self, request: &'static str, answer: T) -> Result<T, ControlError> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(ControlError::Gone);
+        }
         if self.mute.load(Ordering::Relaxed) {
             return Err(ControlError::Timeout {
                 request,
@@ -153,6 +164,9 @@ impl VmHandle for Guest {
     }
 
     async fn resume(&self) -> Result<(), ControlError> {
+        if self.brief.load(Ordering::Relaxed) {
+            return Err(ControlError::GuestEnded);
+        }
         self.answer("resume", ())
     }
 
@@ -185,7 +199,8 @@ impl VmHandle for Guest {
         )
     }
 
-    async fn serial_wait(&self, _past: u64) -> Result<u64, ControlError> {
+    async fn serial_wait(&self, past: u64) -> Result<u64, ControlError> {
+        self.answer("serial-wait", past)?;
         std::future::pending().await
     }
 
@@ -223,6 +238,14 @@ impl VmHandle for Guest {
     }
 
     async fn next_event(&self) -> HandleEvent {
+        if self.brief.load(Ordering::Relaxed) {
+            return HandleEvent::GuestExited {
+                sequence: 1,
+                exit: GuestExit::Reset,
+                counters: Counters::default(),
+                at_ms: 0,
+            };
+        }
         std::future::pending().await
     }
 
