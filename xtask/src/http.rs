@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// How long an answer may take, where nobody says otherwise.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An answer, whatever it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Connection {
 /// Sends a request without a body and returns the body of the answer.
 ///
 /// # Errors
-/// There is no answer within 30 s, or one whose status is not 2xx.
+/// There is no answer within a minute, or one whose status is not 2xx.
 pub(crate) fn request(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>> {
     send(socket, method, path, &[])
 }
@@ -65,7 +65,7 @@ pub(crate) fn request(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>
 /// Sends a request with `body` and returns the body of the answer.
 ///
 /// # Errors
-/// There is no answer within 30 s, or one whose status is not 2xx.
+/// There is no answer within a minute, or one whose status is not 2xx.
 pub(crate) fn send(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>> {
     let Answer { status, body } = Connection::open(socket, LIMIT)?.exchange(method, path, body)?;
     if !(200..300).contains(&status) {

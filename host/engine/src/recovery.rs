@@ -124,11 +124,17 @@ impl Actor {
             Vec::new()
         });
         let mut attempts = Attempts::default();
+        let mut destroying =
+            journal::operation(&context, self.record.id, Verb::Delete, Origin::Recovery);
         let action = loop {
             let facts = facts::recovery(&context, &self.record, &incident, &history);
             let about = About::vm(&self.record);
             let decided = context.decide_recovery(facts, about, &attempts).await;
-            let (draft, action) = self.decided(&context, &mut incident, decided);
+            let (mut draft, action) = self.decided(&context, &mut incident, decided);
+            if action == RecoveryAction::Destroy {
+                // With the decision, or a host that dies now would leave it forgotten.
+                draft.operation(&destroying);
+            }
             match self.commit(Effect::WriteRecovery, draft).await {
                 Ok(()) => break action,
                 Err(error) if attempts.again(&context, &error).await => {}
@@ -145,9 +151,7 @@ impl Actor {
                 Ok(())
             }
             RecoveryAction::Destroy => {
-                let mut operation =
-                    journal::operation(&context, self.record.id, Verb::Delete, Origin::Recovery);
-                let result = self.delete(&mut operation).await;
+                let result = self.delete(&mut destroying).await;
                 self.announce_end();
                 result
             }

@@ -10,6 +10,7 @@ mod check;
 mod scenario;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +127,28 @@ fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     let path = format!("{plugin}/revisions?settings={settings}");
     node.send("POST", &path, &component)?;
     node.post(&format!("{plugin}/activate"))?;
+    destroying(&node)?;
     node.stop()
+}
+
+/// Has a policy decide that VMs with a label of [`scenario::DESTROYED`] are deleted when they are
+/// lost.
+fn destroying(node: &Node) -> Result<()> {
+    let component = workspace::root().join("plugins/target/components/unruly.wasm");
+    let component =
+        fs::read(&component).with_context(|| format!("{} can't be read", component.display()))?;
+    // {"does":"destroy"}
+    let settings = "%7B%22does%22%3A%22destroy%22%7D";
+    let path = format!("/v1/plugins/destroys/revisions?settings={settings}");
+    node.send("POST", &path, &component)?;
+    node.post("/v1/plugins/destroys/activate")?;
+    let (label, value) = scenario::DESTROYED;
+    let binding = serde_json::json!({
+        "hook": "recovery", "plugin": "destroys", "priority": 200,
+        "selector": { "labels": { label: value } },
+    });
+    node.send("PUT", "/v1/bindings", binding.to_string().as_bytes())?;
+    Ok(())
 }
 
 /// Traces every scenario; returns the cells that are to be run.

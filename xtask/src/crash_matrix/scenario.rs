@@ -18,6 +18,9 @@ const DENIED_MIB: u32 = 4096;
 /// Its settings.
 pub(super) const ADMISSION: &str = r#"{"node":{"memory_mib":4095}}"#;
 
+/// The label, and its value, of a VM that the recovery policy has deleted when it is lost.
+pub(super) const DESTROYED: (&str, &str) = ("lost", "destroy");
+
 /// How a VM is left when nothing disturbs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -258,6 +261,27 @@ pub(super) const ALL: &[Scenario] = &[
             })
         },
         target: RUNNING,
+        ..PLAIN
+    },
+    Scenario {
+        name: "destruction",
+        prepare: |node| {
+            let (label, value) = DESTROYED;
+            run(node, &json!({ "labels": { label: value } }))
+        },
+        origin: RUNNING,
+        act: |node| {
+            node.kill_worker()?;
+            node.wait("the VM's end", |node| {
+                Ok(node.vm()?.is_none().then_some(()))
+            })
+        },
+        target: End::Absent,
+        only: &[
+            Effect::WriteWorkerLost,
+            Effect::WriteRecovery,
+            Effect::WriteStopping,
+        ],
         ..PLAIN
     },
     Scenario {
