@@ -76,7 +76,10 @@ impl Actor {
                 self.on_worker_lost(IncidentKind::WorkerMissing, detail)
                     .await
             }
-            (state, true) if !state.has_worker() => self.finish_exit(None).await,
+            // A guest's failure was: its worker may be gone already.
+            (state, _) if !state.has_worker() && self.record.worker.is_some() => {
+                self.finish_exit(None).await
+            }
             _ => Ok(()),
         }
     }

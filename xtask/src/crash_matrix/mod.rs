@@ -28,6 +28,8 @@ use scenario::Scenario;
 
 /// The tag of the guest's kernel.
 const KERNEL: &str = "hello:1";
+/// The tag of one that faults at once.
+const FAULTING_KERNEL: &str = "triple-fault:1";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -113,8 +115,12 @@ fn run_with(arguments: &Arguments, roost: &Path) -> Result<()> {
 fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     let mut node = Node::new(roost, dir, &[]);
     node.start_well().context("preparing")?;
-    let path = format!("/v1/images?tag={KERNEL}");
-    node.send("POST", &path, roost_guests::HELLO)?;
+    for (tag, kernel) in [
+        (KERNEL, roost_guests::HELLO),
+        (FAULTING_KERNEL, roost_guests::TRIPLE_FAULT),
+    ] {
+        node.send("POST", &format!("/v1/images?tag={tag}"), kernel)?;
+    }
     let plugin = "/v1/plugins/admission-limits";
     let shown = node.get(plugin)?;
     let revision = shown["active"].as_u64().context("no active revision")?;
@@ -127,27 +133,27 @@ fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     let path = format!("{plugin}/revisions?settings={settings}");
     node.send("POST", &path, &component)?;
     node.post(&format!("{plugin}/activate"))?;
-    destroying(&node)?;
+    unruly(&node)?;
     node.stop()
 }
 
-/// Has a policy decide that VMs with a label of [`scenario::DESTROYED`] are deleted when they are
-/// lost.
-fn destroying(node: &Node) -> Result<()> {
+/// Has policies decide what becomes of VMs that are lost, by their label [`scenario::LOST`].
+fn unruly(node: &Node) -> Result<()> {
     let component = workspace::root().join("plugins/target/components/unruly.wasm");
     let component =
         fs::read(&component).with_context(|| format!("{} can't be read", component.display()))?;
-    // {"does":"destroy"}
-    let settings = "%7B%22does%22%3A%22destroy%22%7D";
-    let path = format!("/v1/plugins/destroys/revisions?settings={settings}");
-    node.send("POST", &path, &component)?;
-    node.post("/v1/plugins/destroys/activate")?;
-    let (label, value) = scenario::DESTROYED;
-    let binding = serde_json::json!({
-        "hook": "recovery", "plugin": "destroys", "priority": 200,
-        "selector": { "labels": { label: value } },
-    });
-    node.send("PUT", "/v1/bindings", binding.to_string().as_bytes())?;
+    for does in [scenario::DESTROY, scenario::MARK_FAILED] {
+        // {"does":"…"}
+        let settings = format!("%7B%22does%22%3A%22{does}%22%7D");
+        let path = format!("/v1/plugins/{does}/revisions?settings={settings}");
+        node.send("POST", &path, &component)?;
+        node.post(&format!("/v1/plugins/{does}/activate"))?;
+        let binding = serde_json::json!({
+            "hook": "recovery", "plugin": does, "priority": 200,
+            "selector": { "labels": { scenario::LOST: does } },
+        });
+        node.send("PUT", "/v1/bindings", binding.to_string().as_bytes())?;
+    }
     Ok(())
 }
 

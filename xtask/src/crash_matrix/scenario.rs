@@ -18,8 +18,13 @@ const DENIED_MIB: u32 = 4096;
 /// Its settings.
 pub(super) const ADMISSION: &str = r#"{"node":{"memory_mib":4095}}"#;
 
-/// The label, and its value, of a VM that the recovery policy has deleted when it is lost.
-pub(super) const DESTROYED: (&str, &str) = ("lost", "destroy");
+/// The label of a VM for which a policy decides what becomes of it when it is lost; its values are
+/// the policies' names.
+pub(super) const LOST: &str = "lost";
+/// It is deleted.
+pub(super) const DESTROY: &str = "destroy";
+/// It stays failed.
+pub(super) const MARK_FAILED: &str = "mark-failed";
 
 /// How a VM is left when nothing disturbs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,11 +269,27 @@ pub(super) const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
-        name: "destruction",
+        name: "guest-failure",
         prepare: |node| {
-            let (label, value) = DESTROYED;
-            run(node, &json!({ "labels": { label: value } }))
+            let more = json!({ "kernel": super::FAULTING_KERNEL, "labels": { LOST: MARK_FAILED } });
+            create(node, &more)
         },
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("the guest's failure", |node| {
+                let vm = node.vm()?.context("there is no VM")?;
+                Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
+            })
+        },
+        target: FAILED,
+        guest_ends: true,
+        from: Some(Effect::WriteGuestExit),
+        ..PLAIN
+    },
+    Scenario {
+        name: "destruction",
+        prepare: |node| run(node, &json!({ "labels": { LOST: DESTROY } })),
         origin: RUNNING,
         act: |node| {
             node.kill_worker()?;
