@@ -5,9 +5,10 @@ use std::process::Command;
 use std::{env, fs};
 
 /// File of the guest, name of its image, its entry.
-const GUESTS: [(&str, &str, &str); 15] = [
+const GUESTS: [(&str, &str, &str); 16] = [
     ("hello", "hello", "entry64"),
     ("hello", "hello_pvh", "entry_pvh"),
+    ("idle", "idle", "entry64"),
     ("burn", "burn", "entry64"),
     ("silent", "silent", "entry64"),
     ("reset", "reset", "entry64"),

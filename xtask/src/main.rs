@@ -18,9 +18,12 @@ mod languages;
 mod leftovers;
 mod licences;
 mod measure;
+mod node;
 mod plugins;
 mod process;
+mod rest;
 mod rig;
+mod soak;
 mod stock;
 mod test;
 mod usage;
@@ -53,6 +56,8 @@ enum Command {
     Test(test::Arguments),
     /// Kill the host, its workers, or both at every point of every verb, and look what comes of it
     CrashMatrix(crash_matrix::Arguments),
+    /// Random verbs, kills and faulty policies, against a model of what may come of them
+    Soak(soak::Arguments),
     /// Build the WebAssembly policies of plugins/
     #[command(after_help = "Example:\n  cargo xtask plugins\n\n\
         Adds the WebAssembly target where the toolchain can, else uses the distribution's compiler.")]
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::CrashMatrix(arguments) => crash_matrix::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
         Command::Plugins => plugins::build(),
         Command::Rig(arguments) => rig::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),

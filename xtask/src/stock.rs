@@ -59,6 +59,10 @@ fn policies() -> Result<Vec<Policy>> {
             continue;
         }
         let name = component.file_stem().unwrap_or_default();
+        // One of those that tests need: it has more hooks than `--invoke` can tell apart.
+        if root.join("tests/policies").join(name).is_dir() {
+            continue;
+        }
         let fixtures = ["plugins", "examples/plugins"]
             .map(|folder| root.join(folder).join(name).join("fixtures"))
             .into_iter()

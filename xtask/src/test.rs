@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::kvm::Kvm;
-use crate::{crash_matrix, fuzz, languages, licences, plugins, process, rig, stock, workspace};
+use crate::{
+    crash_matrix, fuzz, languages, licences, plugins, process, rig, soak, stock, workspace,
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -77,6 +79,7 @@ fn everything(native: bool) -> Vec<Step<'static>> {
         step("tests", move || tests(native)),
         step("fuzz targets", fuzz::test),
         step("crash matrix", crash_matrix::run_all),
+        step("soak", soak::run_in_test),
         step("policies under stock wasmtime", stock::check),
         step("tests on KVM in the rig", || {
             rig::tests(&rig::KVM_PACKAGES, rig::RUNS, false)
@@ -89,7 +92,7 @@ fn everything(native: bool) -> Vec<Step<'static>> {
         .filter(|step| match step.name {
             "tests on KVM in the rig" => !native,
             // On an emulated CPU it would take hours.
-            "crash matrix" => native,
+            "crash matrix" | "soak" => native,
             _ => true,
         })
         .collect()

@@ -5,7 +5,7 @@ use roost_model::{
     StepState, VmState, WindowClose, WorkerRecord,
 };
 use roost_store::CommitError;
-use roost_worker::{Backend as _, Launch, Machine};
+use roost_worker::{Backend as _, ControlError, Launch, Machine};
 use uuid::Uuid;
 
 use crate::actor::Actor;
@@ -128,7 +128,12 @@ impl Actor {
     pub(crate) async fn run_vcpus(&mut self, operation: &mut Operation) -> Result<(), CommitError> {
         let context = self.context.clone();
         let result = match self.handle.clone() {
-            Some(handle) => handle.resume().await.map_err(|error| error.to_string()),
+            // A guest that has ended has run: an earlier host process let it, and died before that
+            // was written down. Its end is the worker's next event.
+            Some(handle) => match handle.resume().await {
+                Ok(()) | Err(ControlError::GuestEnded) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
             None => Err("there is no worker".to_owned()),
         };
         if let Err(error) = result {

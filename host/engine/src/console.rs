@@ -24,7 +24,10 @@ impl Engine {
         max: usize,
     ) -> Result<SerialChunk, EngineError> {
         if let Some(handle) = self.handle(vm)? {
-            return Ok(handle.console_read(port, from, max).await?);
+            match handle.console_read(port, from, max).await {
+                Err(error) if error.has_ended() => {}
+                read => return Ok(read?),
+            }
         }
         let record = self.store().vm(vm)?;
         let is_named = |record: &&VmRecord| {
@@ -59,8 +62,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         if let Some(handle) = self.handle(vm)? {
             let waiting = tokio::time::timeout(timeout, handle.console_wait(port, past));
-            if let Ok(waited) = waiting.await {
-                waited?;
+            match waiting.await {
+                Ok(Err(error)) if !error.has_ended() => return Err(error.into()),
+                _ => {}
             }
         }
         Ok(())
@@ -76,7 +80,8 @@ impl Engine {
         port: &str,
         bytes: &[u8],
     ) -> Result<usize, EngineError> {
-        Ok(self.running(vm)?.console_write(port, bytes).await?)
+        let written = self.running(vm)?.console_write(port, bytes).await;
+        self.of_running(vm, written)
     }
 
     /// Changes the size of a port that is a terminal, and tells the guest.
@@ -89,6 +94,7 @@ impl Engine {
         port: &str,
         size: ConsoleSize,
     ) -> Result<(), EngineError> {
-        Ok(self.running(vm)?.console_resize(port, size).await?)
+        let resized = self.running(vm)?.console_resize(port, size).await;
+        self.of_running(vm, resized)
     }
 }

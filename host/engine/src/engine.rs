@@ -13,7 +13,7 @@ use roost_model::{
 };
 use roost_policy::PolicyHost;
 use roost_store::{BlobWriter, Blobs, Change, CommitError, Conflict, Expect, Store};
-use roost_worker::{Backend, SerialChunk};
+use roost_worker::{Backend, ControlError, SerialChunk};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -371,10 +371,13 @@ impl Engine {
         from: u64,
         max: usize,
     ) -> Result<SerialChunk, EngineError> {
-        match self.handle(vm)? {
-            Some(handle) => Ok(handle.serial_read(from, max).await?),
-            None => Ok(self.context.kept_log(vm, Log::Serial, from, max).await),
+        if let Some(handle) = self.handle(vm)? {
+            match handle.serial_read(from, max).await {
+                Err(error) if error.has_ended() => {}
+                read => return Ok(read?),
+            }
         }
+        Ok(self.context.kept_log(vm, Log::Serial, from, max).await)
     }
 
     /// Waits until there is output past `past`, the guest ends, or `timeout` is over; returns
@@ -393,6 +396,7 @@ impl Engine {
             return Ok(chunk.offset + chunk.bytes.len() as u64);
         };
         match tokio::time::timeout(timeout, handle.serial_wait(past)).await {
+            Ok(Err(error)) if error.has_ended() => Ok(past),
             Ok(end) => Ok(end?),
             Err(_) => Ok(past),
         }
@@ -403,7 +407,8 @@ impl Engine {
     /// # Errors
     /// No such VM, or it does not run.
     pub async fn serial_write(&self, vm: VmId, bytes: &[u8]) -> Result<usize, EngineError> {
-        Ok(self.running(vm)?.serial_write(bytes).await?)
+        let written = self.running(vm)?.serial_write(bytes).await;
+        self.of_running(vm, written)
     }
 
     /// Has a running guest do something, or changes what it may do until it ends.
@@ -411,7 +416,8 @@ impl Engine {
     /// # Errors
     /// No such VM or device, or the VM does not run.
     pub async fn control(&self, vm: VmId, control: Control) -> Result<(), EngineError> {
-        Ok(self.running(vm)?.control(control).await?)
+        let controlled = self.running(vm)?.control(control).await;
+        self.of_running(vm, controlled)
     }
 
     /// What the devices of a running guest report.
@@ -419,7 +425,8 @@ impl Engine {
     /// # Errors
     /// No such VM, or it does not run.
     pub async fn devices(&self, vm: VmId) -> Result<DeviceReport, EngineError> {
-        Ok(self.running(vm)?.devices().await?)
+        let report = self.running(vm)?.devices().await;
+        self.of_running(vm, report)
     }
 
     pub(crate) fn running(&self, vm: VmId) -> Result<Arc<dyn roost_worker::VmHandle>, EngineError> {
@@ -431,6 +438,26 @@ impl Engine {
                 let state = state.to_owned();
                 Err(EngineError::NotRunning { state })
             }
+        }
+    }
+
+    /// What a worker answered. One that ended meanwhile is that of a VM that does not run.
+    pub(crate) fn of_running<T>(
+        &self,
+        vm: VmId,
+        answer: Result<T, ControlError>,
+    ) -> Result<T, EngineError> {
+        match answer {
+            Err(error) if error.has_ended() => {
+                let record = self.context.store.vm(vm)?;
+                let state = record.map_or("deleted", |record| match record.state {
+                    VmState::Running | VmState::Paused => "losing its worker",
+                    state => state.name(),
+                });
+                let state = state.to_owned();
+                Err(EngineError::NotRunning { state })
+            }
+            answer => Ok(answer?),
         }
     }
 

@@ -5,6 +5,7 @@ mod host;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use host::Host;
@@ -344,4 +345,19 @@ async fn a_stray_worker_is_killed_and_the_recorded_one_is_not() {
         .await;
     assert!(scene.backend.is_alive(own));
     assert_eq!(scene.record().incarnation, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_that_went_with_a_worker_that_is_just_ending_is_no_finding() {
+    if !may_make_taps() {
+        println!("this user may make no TAPs");
+        return;
+    }
+    let scene = Scene::new().await;
+    let more = json!({ "networks": [{ "name": "net" }] });
+    let scene = scene.with_vm("net", more).await;
+    roost_worker::tap::delete(&scene.tap()).unwrap();
+    scene.backend.gone.store(true, Ordering::Relaxed);
+    let report = scene.audit(true).await;
+    assert_eq!(report.divergences, []);
 }

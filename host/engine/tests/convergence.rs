@@ -11,8 +11,8 @@ use host::component::{GIVE_UP, cleanup};
 use host::fake::Fake;
 use roost_engine::{EngineError, Push};
 use roost_model::{
-    Binding, BindingMode, EventKind, Hook, IncidentKind, InstanceMode, OnFailure, OperationState,
-    Origin, RecoveryAction, Resolution, Resource, Selector, Verb, VmId,
+    Binding, BindingMode, Button, Control, EventKind, Hook, IncidentKind, InstanceMode, OnFailure,
+    OperationState, Origin, RecoveryAction, Resolution, Resource, Selector, Verb, VmId,
 };
 
 async fn booted() -> (Host, Arc<Fake>, VmId) {
@@ -275,4 +275,37 @@ async fn a_boot_deadline_counts_the_time_in_which_the_guest_runs() {
         incidents.last().map(|incident| incident.incarnation),
         Some(1)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_ends_while_it_is_asked_is_that_of_a_vm_that_does_not_run() {
+    let (host, backend, vm) = booted().await;
+    let engine = &host.engine;
+    backend.gone.store(true, Ordering::Relaxed);
+    let not_running = |error| matches!(error, EngineError::NotRunning { .. });
+    assert!(not_running(engine.devices(vm).await.unwrap_err()));
+    assert!(not_running(
+        engine.serial_write(vm, b"x").await.unwrap_err()
+    ));
+    let control = Control::Press {
+        button: Button::PowerButton,
+    };
+    assert!(not_running(engine.control(vm, control).await.unwrap_err()));
+    // A reader gets what was kept; one that waits for more hears that there is none.
+    let read = engine.serial_read(vm, 0, usize::MAX).await.unwrap();
+    assert_eq!(read.bytes, b"");
+    let minute = Duration::from_secs(60);
+    assert_eq!(engine.serial_wait(vm, 7, minute).await.unwrap(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_ended_before_its_boot_was_written_down_has_run() {
+    let backend = Fake::new();
+    backend.brief.store(true, Ordering::Relaxed);
+    let host = Host::start_with(backend.clone(), |config| config.audit_interval = None).await;
+    let vm = host.create("vm", roost_guests::HELLO).await.id;
+    host.succeed(vm, Verb::Boot).await;
+    host.state(vm, "stopped").await;
+    let windows = host.engine.store().windows(Some(vm), usize::MAX).unwrap();
+    assert_eq!(windows.len(), 1, "its use is accounted for");
 }

@@ -195,6 +195,14 @@ pub enum ControlError {
     Protocol(String),
 }
 
+impl ControlError {
+    /// Whether there is nobody who could answer: the guest or its worker ended, or ends.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self, Self::GuestEnded | Self::Disconnected | Self::Gone)
+    }
+}
+
 fn no_port(port: &str, ports: &[String]) -> String {
     if ports.is_empty() {
         return "the VM has no console; it has a serial port".to_owned();

@@ -34,6 +34,7 @@ guests! {
     HELLO, "hello", "hello",
         "Says its command line and memory size, then ticks; `ticks=N` resets after N ticks.";
     HELLO_PVH, "hello_pvh", "hello-pvh", "The same, entered by its PVH note.";
+    IDLE, "idle", "idle", "Prints `idle`, then sleeps for good.";
     BURN, "burn", "burn", "Burns CPU without leaving guest mode.";
     SILENT, "silent", "silent", "Runs on without ever printing anything.";
     RESET, "reset", "reset", "Resets the machine.";

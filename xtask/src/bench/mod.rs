@@ -1,7 +1,9 @@
 //! `cargo xtask bench …`: measurements, on a release build.
 
 mod boot;
+mod memory;
 mod policy;
+mod scale;
 mod start;
 mod store;
 
@@ -17,6 +19,8 @@ pub(crate) enum Command {
     Start(start::Arguments),
     /// The parts of a boot: of a test guest on this machine, and of a stock Linux kernel in the rig
     Boot(boot::Arguments),
+    /// A thousand VMs and more: how long each step takes, what they cost, what limits their number
+    Scale(scale::Arguments),
     /// How fast state becomes durable, beside SQLite on the same disk
     Store(store::Arguments),
 }
@@ -27,6 +31,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Policy(arguments) => policy::run(arguments),
         Command::Start(arguments) => start::run(arguments),
         Command::Boot(arguments) => boot::run(arguments),
+        Command::Scale(arguments) => scale::run(arguments),
         Command::Store(arguments) => store::run(arguments),
     }
 }

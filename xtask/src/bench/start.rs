@@ -8,8 +8,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
+use super::memory::Memory;
 use crate::host::Host;
 use crate::measure::{Measure, median};
 use crate::{http, workspace};
@@ -118,32 +119,4 @@ fn boot(host: &Host) -> Result<Duration> {
         .context("the thread of the request panicked")??;
     host.wait_for_state(VM, "running", LIMIT)?;
     Ok(elapsed)
-}
-
-/// What a process has in memory, from `smaps_rollup` (proc(5)), KiB. The pages that the guest has
-/// touched are among them.
-struct Memory {
-    private_kib: f64,
-    proportional_kib: f64,
-    resident_kib: f64,
-}
-
-impl Memory {
-    fn of(pid: u32) -> Result<Self> {
-        let path = format!("/proc/{pid}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let field = |name: &str| -> Result<f64> {
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let number =
-                value.and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse().ok());
-            number.with_context(|| format!("{path} has no {name}"))
-        };
-        Ok(Self {
-            private_kib: field("Private_Clean")? + field("Private_Dirty")?,
-            proportional_kib: field("Pss")?,
-            resident_kib: field("Rss")?,
-        })
-    }
 }

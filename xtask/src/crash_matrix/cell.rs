@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use roost_model::{Effect, Fault, FaultPoint, Victim};
 
 use super::check;
-use super::node::Node;
 use super::scenario::Scenario;
+use crate::node::Node;
 
 /// A point that a scenario reaches.
 #[derive(Debug, Clone, Copy)]

@@ -1,21 +1,14 @@
 //! What must hold after a host, its worker, or both died anywhere, and a host ran again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use roost_model::Victim;
 use serde_json::Value;
 
-use super::node::Node;
 use super::scenario::{End, Scenario};
 use crate::leftovers;
-use crate::usage::Sums;
-
-/// States that a VM is not left in.
-const PASSING: [&str; 6] = [
-    "creating", "starting", "pausing", "resuming", "stopping", "deleting",
-];
+use crate::node::Node;
+use crate::rest::{self, audited, consistent};
+use crate::usage::Told;
 
 /// Waits until nothing is under way any more; a guest that ends by itself is, while it runs.
 pub(super) fn settle(node: &Node, guest_ends: bool) -> Result<()> {
@@ -36,7 +29,12 @@ pub(super) fn settle_unless(node: &Node, starts: bool) -> Result<()> {
 /// begun something else.
 fn under_way(node: &Node, guest_ends: bool) -> Result<String> {
     for _ in 0..2 {
-        let seen = seen_under_way(node, guest_ends)?;
+        let mut seen = rest::under_way(node, &|_| guest_ends)?;
+        if seen.is_empty()
+            && let Some(window) = told(node)?.unbilled()
+        {
+            seen = format!("a bill for {window}");
+        }
         if !seen.is_empty() {
             return Ok(seen);
         }
@@ -44,52 +42,13 @@ fn under_way(node: &Node, guest_ends: bool) -> Result<String> {
     Ok(String::new())
 }
 
-fn seen_under_way(node: &Node, guest_ends: bool) -> Result<String> {
-    // First of all: an actor answers when it is done with what it found at the start, and one
-    // whose worker has just died has not noticed yet.
-    let audit = node.get("/v1/audit")?;
-    let found = audit["divergences"]
-        .as_array()
-        .is_none_or(|all| !all.is_empty());
-    if audit["busy"] != 0 || found {
-        return Ok(format!("what the audit saw: {audit}"));
+/// What the event log tells about usage.
+fn told(node: &Node) -> Result<Told> {
+    let mut told = Told::default();
+    for event in node.items("/v1/events?limit=10000")? {
+        told.hear(&event)?;
     }
-    for operation in node.items("/v1/operations")? {
-        if operation["status"] == "running" || operation["status"] == "queued" {
-            return Ok(format!("an operation: {operation}"));
-        }
-    }
-    for incident in node.items("/v1/incidents")? {
-        if incident["closed"] != true {
-            return Ok(format!("an incident: {incident}"));
-        }
-    }
-    if let Some(task) = node.items("/v1/cleanup-tasks")?.first() {
-        return Ok(format!("a cleanup: {task}"));
-    }
-    if let Some(vm) = node.vm()?
-        && vm["state"]
-            .as_str()
-            .is_some_and(|state| PASSING.contains(&state) || guest_ends && state == "running")
-    {
-        return Ok(format!("the VM is {}", vm["state"]));
-    }
-    let usage = node.get("/v1/usage")?;
-    let keys = |name: &str| -> BTreeSet<String> {
-        let items = usage[name].as_array().into_iter().flatten();
-        items.map(key).collect()
-    };
-    if keys("windows") != keys("charges") {
-        return Ok(format!("a bill: {usage}"));
-    }
-    Ok(String::new())
-}
-
-fn key(item: &Value) -> String {
-    format!(
-        "{} {} {}",
-        item["vm"], item["incarnation"], item["sequence"]
-    )
+    Ok(told)
 }
 
 /// That the VM is as the scenario allows, that records and node agree, and that the bill adds up.
@@ -163,80 +122,12 @@ fn host_alone(scenario: &Scenario, vm: &Option<Value>, operations: &[Value]) -> 
     Ok(())
 }
 
-/// What is desired, what is, and whether there is a worker belong together.
-fn consistent(vm: &Value) -> Result<()> {
-    let state = vm["state"].as_str().unwrap_or_default();
-    let desired = vm["desired"].as_str().unwrap_or_default();
-    let agree = state == desired || state == "failed";
-    ensure!(agree, "the VM is {state} and desired {desired}: {vm}");
-    let worker = vm["worker"]["pid"].as_u64();
-    let has_worker = matches!(state, "running" | "paused");
-    ensure!(
-        has_worker == worker.is_some(),
-        "the VM is {state} and its worker is {worker:?}"
-    );
-    if let Some(pid) = worker {
-        let pid = u32::try_from(pid)?;
-        ensure!(crate::host::is_running(pid), "worker {pid} does not run");
-    }
-    Ok(())
-}
-
-/// That the host itself finds nothing.
-fn audited(node: &Node) -> Result<()> {
-    let audit = node.get("/v1/audit")?;
-    let found = audit["divergences"].as_array();
-    let found = found.context("the audit has no divergences")?;
-    ensure!(found.is_empty(), "the audit found {audit}");
-    let actions = node.items("/v1/actions-required")?;
-    ensure!(actions.is_empty(), "a person must act: {actions:?}");
-    Ok(())
-}
-
 /// That windows and charges of each VM add up, and that each incarnation that ran has its windows.
 fn bill(node: &Node, vm: Option<&Value>) -> Result<()> {
-    let usage = node.get("/v1/usage")?;
-    let sums = Sums::of(&usage)?;
-    let events = node.items("/v1/events?limit=10000")?;
-    let mut closed = BTreeMap::<String, u32>::new();
-    let mut charged = BTreeMap::<String, u32>::new();
-    let mut ran = BTreeSet::new();
-    for event in &events {
-        match event["kind"].as_str() {
-            Some("window-closed") => *closed.entry(key(&event["window"])).or_default() += 1,
-            Some("charged") => {
-                let charges = event["charges"].as_array().into_iter().flatten();
-                for charge in charges.filter(|charge| charge["item"] == "vcpu-time") {
-                    *charged.entry(key(charge)).or_default() += 1;
-                }
-            }
-            Some("state-changed") if event["to"] == "running" => {
-                ran.insert(event["incarnation"].as_u64().context("no incarnation")?);
-            }
-            _ => {}
-        }
-    }
-    let windows = usage["windows"].as_array().context("no windows")?;
-    for window in windows {
-        let key = key(window);
-        ensure!(closed.get(&key) == Some(&1), "closed {closed:?}: {key}");
-        ensure!(charged.get(&key) == Some(&1), "charged {charged:?}: {key}");
-    }
-    ensure!(
-        closed.len() == sums.windows && charged.len() == sums.windows,
-        "{} windows, {} closed, {} charged for",
-        sums.windows,
-        closed.len(),
-        charged.len()
-    );
-    // The window of an incarnation that goes on is open.
-    let going_on = vm.filter(|vm| matches!(vm["state"].as_str(), Some("running" | "paused")));
-    let going_on = going_on.and_then(|vm| vm["incarnation"].as_u64());
-    for incarnation in ran.iter().filter(|ran| Some(**ran) != going_on) {
-        ensure!(
-            sums.incarnations.contains_key(incarnation),
-            "incarnation {incarnation} ran and no window says so: {usage}"
-        );
+    let told = told(node)?;
+    for id in told.vms() {
+        let usage = node.get(&format!("/v1/usage?vm={id}"))?;
+        told.agrees_with(id, &usage, vm.filter(|vm| vm["id"] == id))?;
     }
     Ok(())
 }
@@ -261,24 +152,7 @@ pub(super) fn delete(node: &mut Node) -> Result<()> {
     let processes = leftovers::processes(&data, &[])?;
     ensure!(processes.is_empty(), "workers are left: {processes:?}");
     for dir in ["run", "disks"] {
-        empty(&data.join(dir))?;
+        rest::empty(&data.join(dir))?;
     }
-    if let Some(id) = id {
-        // As `host/engine/src/devices.rs` names them.
-        let suffix = id.get(id.len().saturating_sub(11)..).unwrap_or_default();
-        let tap = format!("/sys/class/net/rt{suffix}-0");
-        ensure!(!Path::new(&tap).exists(), "{tap} is left");
-    }
-    Ok(())
-}
-
-fn empty(dir: &Path) -> Result<()> {
-    if !dir.exists() {
-        return Ok(());
-    }
-    let entry = std::fs::read_dir(dir)?.next();
-    if let Some(entry) = entry {
-        bail!("{} is left", entry?.path().display());
-    }
-    Ok(())
+    id.map_or(Ok(()), |id| rest::no_tap(&id))
 }

@@ -7,7 +7,6 @@
 
 mod cell;
 mod check;
-mod node;
 mod scenario;
 
 use std::collections::BTreeSet;
@@ -22,15 +21,17 @@ use anyhow::{Context, Result, bail, ensure};
 use roost_model::{Effect, FaultPoint, Victim};
 
 use crate::measure::Measure;
+use crate::node::{self, Node};
 use crate::workspace;
 use cell::{Prepared, Reached};
-use node::Node;
 use scenario::Scenario;
 
 /// The tag of the guest's kernel.
 const KERNEL: &str = "hello:1";
 /// That of a guest that prints nothing.
 const SILENT_KERNEL: &str = "silent:1";
+/// The tag of one that faults at once.
+const FAULTING_KERNEL: &str = "triple-fault:1";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -90,7 +91,7 @@ pub(crate) fn run_all() -> Result<()> {
 
 fn run_with(arguments: &Arguments, roost: &Path) -> Result<()> {
     let begun = Instant::now();
-    if !may_make_taps() {
+    if !node::may_make_taps() {
         println!("this user may make no TAPs: the VM has no network, and make-tap is not reached");
     }
     let template = tempfile::tempdir()?;
@@ -119,6 +120,7 @@ fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     for (tag, kernel) in [
         (KERNEL, roost_guests::HELLO),
         (SILENT_KERNEL, roost_guests::SILENT),
+        (FAULTING_KERNEL, roost_guests::TRIPLE_FAULT),
     ] {
         node.send("POST", &format!("/v1/images?tag={tag}"), kernel)?;
     }
@@ -134,7 +136,28 @@ fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     let path = format!("{plugin}/revisions?settings={settings}");
     node.send("POST", &path, &component)?;
     node.post(&format!("{plugin}/activate"))?;
+    unruly(&node)?;
     node.stop()
+}
+
+/// Has policies decide what becomes of VMs that are lost, by their label [`scenario::LOST`].
+fn unruly(node: &Node) -> Result<()> {
+    let component = workspace::root().join("plugins/target/components/unruly.wasm");
+    let component =
+        fs::read(&component).with_context(|| format!("{} can't be read", component.display()))?;
+    for does in [scenario::DESTROY, scenario::MARK_FAILED] {
+        // {"does":"…"}
+        let settings = format!("%7B%22does%22%3A%22{does}%22%7D");
+        let path = format!("/v1/plugins/{does}/revisions?settings={settings}");
+        node.send("POST", &path, &component)?;
+        node.post(&format!("/v1/plugins/{does}/activate"))?;
+        let binding = serde_json::json!({
+            "hook": "recovery", "plugin": does, "priority": 200,
+            "selector": { "labels": { scenario::LOST: does } },
+        });
+        node.send("PUT", "/v1/bindings", binding.to_string().as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Traces every scenario; returns the cells that are to be run.
@@ -182,7 +205,7 @@ fn every_point_is_reached(reached: &BTreeSet<FaultPoint>) -> Result<()> {
         let listed = scenario::OUT_OF_REACH
             .iter()
             .any(|(known, _)| *known == effect);
-        listed || effect == Effect::MakeTap && !may_make_taps()
+        listed || effect == Effect::MakeTap && !node::may_make_taps()
     };
     let missing: Vec<String> = FaultPoint::all()
         .filter(|point| !reached.contains(point) && !excused(point.effect))
@@ -242,9 +265,4 @@ fn report(arguments: &Arguments, cells: &[Cell], elapsed: Duration) {
             println!("not here: {effect}: {why}");
         }
     }
-}
-
-/// Whether this user may make a TAP: root, where there is `/dev/net/tun`.
-fn may_make_taps() -> bool {
-    rustix::process::geteuid().is_root() && fs::exists("/dev/net/tun").unwrap_or_default()
 }

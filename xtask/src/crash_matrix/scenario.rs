@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use roost_model::Effect;
 use serde_json::{Value, json};
 
-use super::node::Node;
+use crate::node::{self, Node};
 
 /// The VM's name.
 pub(super) const VM: &str = "vm";
@@ -17,6 +17,14 @@ pub(super) const VM: &str = "vm";
 const DENIED_MIB: u32 = 4096;
 /// Its settings.
 pub(super) const ADMISSION: &str = r#"{"node":{"memory_mib":4095}}"#;
+
+/// The label of a VM for which a policy decides what becomes of it when it is lost; its values are
+/// the policies' names.
+pub(super) const LOST: &str = "lost";
+/// It is deleted.
+pub(super) const DESTROY: &str = "destroy";
+/// It stays failed.
+pub(super) const MARK_FAILED: &str = "mark-failed";
 
 /// How a VM is left when nothing disturbs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,6 +303,24 @@ pub(super) const ALL: &[Scenario] = &[
         from: Some(Effect::WriteGuestExit),
         ..PLAIN
     },
+    // Its guest has ended before the host can write down that it runs.
+    Scenario {
+        name: "boot-brief",
+        prepare: |node| create(node, &json!({ "cmdline": "ticks=1" })),
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("the guest's end", |node| {
+                let vm = node.vm()?.context("there is no VM")?;
+                Ok((vm["state"] == "stopped" && vm["incarnation"] == 1).then_some(()))
+            })
+        },
+        target: STOPPED,
+        also: &["failed"],
+        guest_ends: true,
+        only: &[Effect::ResumeGuest, Effect::WriteRunning],
+        ..PLAIN
+    },
     Scenario {
         name: "stalled",
         prepare: |node| {
@@ -329,6 +355,43 @@ pub(super) const ALL: &[Scenario] = &[
             })
         },
         target: RUNNING,
+        ..PLAIN
+    },
+    Scenario {
+        name: "guest-failure",
+        prepare: |node| {
+            let more = json!({ "kernel": super::FAULTING_KERNEL, "labels": { LOST: MARK_FAILED } });
+            create(node, &more)
+        },
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("the guest's failure", |node| {
+                let vm = node.vm()?.context("there is no VM")?;
+                Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
+            })
+        },
+        target: FAILED,
+        guest_ends: true,
+        from: Some(Effect::WriteGuestExit),
+        ..PLAIN
+    },
+    Scenario {
+        name: "destruction",
+        prepare: |node| run(node, &json!({ "labels": { LOST: DESTROY } })),
+        origin: RUNNING,
+        act: |node| {
+            node.kill_worker()?;
+            node.wait("the VM's end", |node| {
+                Ok(node.vm()?.is_none().then_some(()))
+            })
+        },
+        target: End::Absent,
+        only: &[
+            Effect::WriteWorkerLost,
+            Effect::WriteRecovery,
+            Effect::WriteStopping,
+        ],
         ..PLAIN
     },
     Scenario {
@@ -491,7 +554,7 @@ fn create(node: &Node, more: &Value) -> Result<()> {
         "disks": [{ "name": "data", "size_mib": 1 }],
         "vsock": true,
     });
-    if super::may_make_taps() {
+    if node::may_make_taps() {
         spec["networks"] = json!([{ "name": "net" }]);
     }
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {

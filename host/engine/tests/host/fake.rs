@@ -43,6 +43,10 @@ pub(crate) struct Fake {
     /// How long the vCPUs of each guest ran, ns, and how much it printed.
     pub(crate) ran_ns: Arc<AtomicU64>,
     pub(crate) printed: Arc<AtomicU64>,
+    /// Whether workers are gone, and nobody has noticed yet.
+    pub(crate) gone: Arc<AtomicBool>,
+    /// Whether guests have ended by themselves before anybody hears that they run.
+    pub(crate) brief: Arc<AtomicBool>,
     guests: Mutex<BTreeMap<u32, Arc<Guest>>>,
 }
 
@@ -112,6 +116,8 @@ impl Backend for Fake {
             gate: Arc::clone(&self.gate),
             ran_ns: Arc::clone(&self.ran_ns),
             printed: Arc::clone(&self.printed),
+            gone: Arc::clone(&self.gone),
+            brief: Arc::clone(&self.brief),
             // What the VM needs stays open as long as its worker.
             devices: Mutex::new(Some(launch.devices)),
         });
@@ -172,11 +178,16 @@ struct Guest {
     gate: Arc<RwLock<()>>,
     ran_ns: Arc<AtomicU64>,
     printed: Arc<AtomicU64>,
+    gone: Arc<AtomicBool>,
+    brief: Arc<AtomicBool>,
     devices: Mutex<Option<roost_worker::Devices>>,
 }
 
 impl Guest {
     fn answer<T>(&self, request: &'static str, answer: T) -> Result<T, ControlError> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(ControlError::Gone);
+        }
         if self.mute.load(Ordering::Relaxed) {
             return Err(ControlError::Timeout {
                 request,
@@ -198,6 +209,9 @@ impl VmHandle for Guest {
     }
 
     async fn resume(&self) -> Result<(), ControlError> {
+        if self.brief.load(Ordering::Relaxed) {
+            return Err(ControlError::GuestEnded);
+        }
         self.answer("resume", ())
     }
 
@@ -243,7 +257,8 @@ impl VmHandle for Guest {
         )
     }
 
-    async fn serial_wait(&self, _past: u64) -> Result<u64, ControlError> {
+    async fn serial_wait(&self, past: u64) -> Result<u64, ControlError> {
+        self.answer("serial-wait", past)?;
         std::future::pending().await
     }
 
@@ -287,6 +302,14 @@ impl VmHandle for Guest {
     }
 
     async fn next_event(&self) -> HandleEvent {
+        if self.brief.load(Ordering::Relaxed) {
+            return HandleEvent::GuestExited {
+                sequence: 1,
+                exit: GuestExit::Reset,
+                counters: Counters::default(),
+                at_ms: 0,
+            };
+        }
         let mut exited = self.exited.subscribe();
         let exit = exited.wait_for(Option::is_some).await;
         let Ok(Some(exit)) = exit.map(|exit| exit.clone()) else {

@@ -1,6 +1,6 @@
 //! One data folder and the host processes that live and die on it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::host::kill;
-use crate::{http, leftovers};
+use crate::{http, leftovers, process};
 
 /// Longest that anything may take. What works takes a fraction of it; a fault that leaves the host
 /// waiting for a worker's deadline, or a cleanup between two attempts, takes some seconds. Shorter
 /// than the time between two audits, so that only the first one of a host may put anything right.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 /// How often something that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A data folder, and the host process on it, if there is one.
-pub(super) struct Node {
+pub(crate) struct Node {
     roost: PathBuf,
     dir: PathBuf,
     serve: Option<Child>,
@@ -31,7 +31,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(roost: &Path, dir: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn new(roost: &Path, dir: &Path, arguments: &[&str]) -> Self {
         Self {
             roost: roost.to_owned(),
             dir: dir.to_owned(),
@@ -40,11 +40,11 @@ impl Node {
         }
     }
 
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    pub(super) fn trace(&self) -> PathBuf {
+    pub(crate) fn trace(&self) -> PathBuf {
         self.dir.join("trace")
     }
 
@@ -53,12 +53,12 @@ impl Node {
     }
 
     /// What host processes have logged so far.
-    pub(super) fn logged(&self) -> String {
+    pub(crate) fn logged(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// Starts a host process; returns whether it came to answer before it died.
-    pub(super) fn start(&mut self, fault: Option<&str>) -> Result<bool> {
+    pub(crate) fn start(&mut self, fault: Option<&str>) -> Result<bool> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(&self.roost);
         command
@@ -83,13 +83,19 @@ impl Node {
     }
 
     /// Starts a host process that must come to answer.
-    pub(super) fn start_well(&mut self) -> Result<()> {
+    pub(crate) fn start_well(&mut self) -> Result<()> {
         ensure!(self.start(None)?, "the host did not start");
         Ok(())
     }
 
+    /// The host's process id.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        let serve = self.serve.as_ref().context("there is no host process")?;
+        Ok(serve.id())
+    }
+
     /// `kill -9` of the host process.
-    pub(super) fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         let mut serve = self.serve.take().context("there is no host process")?;
         serve.kill()?;
         serve.wait()?;
@@ -97,12 +103,19 @@ impl Node {
     }
 
     /// Ends the host process in order.
-    pub(super) fn stop(&mut self) -> Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<()> {
         let serve = self.serve.as_ref().context("there is no host process")?;
         crate::host::terminate(serve.id())?;
         let status = self.wait_for_exit()?;
         ensure!(status.success(), "the host ended with {status}");
         Ok(())
+    }
+
+    /// Checks the store, which no host may have open.
+    pub(crate) fn check_store(&self) -> Result<()> {
+        let mut check = Command::new(&self.roost);
+        check.args(["store", "check", "--data"]).arg(self.data());
+        process::output(&mut check).map(drop)
     }
 
     fn wait_for_exit(&mut self) -> Result<ExitStatus> {
@@ -121,7 +134,7 @@ impl Node {
     }
 
     /// Waits until the host process has died of the fault.
-    pub(super) fn wait_for_death(&mut self) -> Result<()> {
+    pub(crate) fn wait_for_death(&mut self) -> Result<()> {
         let status = self.wait_for_exit()?;
         ensure!(
             status.signal() == Some(9),
@@ -131,7 +144,7 @@ impl Node {
     }
 
     /// Waits until a fault has struck; returns how many workers it killed.
-    pub(super) fn wait_for_strike(&self) -> Result<u32> {
+    pub(crate) fn wait_for_strike(&self) -> Result<u32> {
         self.wait("the fault", |node| {
             let log = node.logged();
             let line = log.lines().find(|line| line.starts_with("fault: "));
@@ -145,22 +158,22 @@ impl Node {
         })
     }
 
-    pub(super) fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Value> {
+    pub(crate) fn send(&self, method: &str, path: &str, body: &[u8]) -> Result<Value> {
         let socket = self.data().join("roost.sock");
         let answer = http::send(&socket, method, path, body)?;
         serde_json::from_slice(&answer).with_context(|| format!("{method} {path}: no JSON"))
     }
 
-    pub(super) fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
         self.send("GET", path, &[])
     }
 
-    pub(super) fn post(&self, path: &str) -> Result<Value> {
+    pub(crate) fn post(&self, path: &str) -> Result<Value> {
         self.send("POST", path, &[])
     }
 
     /// The items of a list.
-    pub(super) fn items(&self, path: &str) -> Result<Vec<Value>> {
+    pub(crate) fn items(&self, path: &str) -> Result<Vec<Value>> {
         match self.get(path)?["items"].take() {
             Value::Array(items) => Ok(items),
             other => bail!("{path} has no list of items: {other}"),
@@ -168,14 +181,14 @@ impl Node {
     }
 
     /// The only VM, if there is one.
-    pub(super) fn vm(&self) -> Result<Option<Value>> {
+    pub(crate) fn vm(&self) -> Result<Option<Value>> {
         let mut vms = self.items("/v1/vms")?;
         ensure!(vms.len() < 2, "there is more than one VM");
         Ok(vms.pop())
     }
 
     /// Waits until `condition` gives something.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         what: &str,
         mut condition: impl FnMut(&Self) -> Result<Option<T>>,
@@ -194,21 +207,21 @@ impl Node {
     }
 
     /// Waits until the VM is in `state`; returns its record.
-    pub(super) fn wait_for_state(&self, state: &str) -> Result<Value> {
+    pub(crate) fn wait_for_state(&self, state: &str) -> Result<Value> {
         self.wait(&format!("state {state}"), |node| {
             Ok(node.vm()?.filter(|vm| vm["state"] == state))
         })
     }
 
     /// Kills the VM's worker.
-    pub(super) fn kill_worker(&self) -> Result<()> {
+    pub(crate) fn kill_worker(&self) -> Result<()> {
         let vm = self.vm()?.context("there is no VM")?;
         let pid = vm["worker"]["pid"].as_u64().context("it has no worker")?;
         kill(u32::try_from(pid)?)
     }
 
     /// The points in the trace, with how many workers there were.
-    pub(super) fn traced(&self) -> Result<Vec<String>> {
+    pub(crate) fn traced(&self) -> Result<Vec<String>> {
         let mut text = String::new();
         if let Ok(mut file) = File::open(self.trace()) {
             file.read_to_string(&mut text)?;
@@ -228,4 +241,9 @@ impl Drop for Node {
             let _ = kill(pid);
         }
     }
+}
+
+/// Whether this user may make a TAP: root, where there is `/dev/net/tun`.
+pub(crate) fn may_make_taps() -> bool {
+    rustix::process::geteuid().is_root() && fs::exists("/dev/net/tun").unwrap_or_default()
 }

@@ -1,0 +1,606 @@
+//! What a VM can be like, given what was asked and what was answered so far.
+//!
+//! Requests that overlap may take effect in either order, and nobody knows whether one took effect
+//! whose answer died with its host. So the model keeps every *world* that explains all answers so
+//! far. An answer is legal if one of them, after some of the requests that are under way took
+//! effect, gives it; the other worlds are then given up. That is what it means for the host to be
+//! linearizable, and what each request does to a world is the transition table's.
+//!
+//! What comes without being asked for (a guest that ends, a worker that was killed, what a recovery
+//! policy makes of it) may happen at any time from when it has a reason until the next rest.
+//! Whether it happened *once* for each reason is what the event log is asked: see `chronicle`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use roost_model::{Failure, FailureKind, Verb, VmState, transition};
+
+use super::plan::Guest;
+
+/// Worlds that are looked at for one answer. More come of no plan that a seed makes.
+const MAX_WORLDS: usize = 200_000;
+
+/// What a VM is when nothing is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum At {
+    /// There is none of that name.
+    Absent,
+    Stopped,
+    Running,
+    Paused,
+    Failed,
+}
+
+impl At {
+    const ALL: [Self; 5] = [
+        Self::Absent,
+        Self::Stopped,
+        Self::Running,
+        Self::Paused,
+        Self::Failed,
+    ];
+
+    /// The state as the table knows it.
+    pub(super) fn state(self) -> VmState {
+        match self {
+            Self::Absent => VmState::Deleted,
+            Self::Stopped => VmState::Stopped,
+            Self::Running => VmState::Running,
+            Self::Paused => VmState::Paused,
+            Self::Failed => VmState::Failed {
+                failure: Failure {
+                    kind: FailureKind::WorkerExit,
+                    detail: String::new(),
+                },
+            },
+        }
+    }
+
+    /// The settled state of that name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|at| *at != Self::Absent && at.state().name() == name)
+    }
+
+    fn of(state: &VmState) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|at| at.state().name() == state.name())
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Create(Guest),
+    Verb(Verb),
+    Look,
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// There is a new VM.
+    Created,
+    /// There is one of that name.
+    Taken,
+    /// There is none of that name.
+    Missing,
+    /// A policy said no.
+    Denied,
+    /// The verb is not legal in that state.
+    Illegal(At),
+    /// The operation succeeded.
+    Done,
+    /// It failed.
+    Failed,
+    /// The VM is in the state of that name.
+    Seen(String),
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created => write!(f, "created"),
+            Self::Taken => write!(f, "the name is taken"),
+            Self::Missing => write!(f, "there is none"),
+            Self::Denied => write!(f, "denied"),
+            Self::Illegal(at) => write!(f, "not legal, it is {}", at.state().name()),
+            Self::Done => write!(f, "done"),
+            Self::Failed => write!(f, "failed"),
+            Self::Seen(state) => write!(f, "it is {state}"),
+        }
+    }
+}
+
+/// One way in which everything can have been.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct World {
+    at: At,
+    guest: Guest,
+    /// Requests to hosts before this one take no effect any more: a new host finishes what an
+    /// earlier one wrote down before it takes a request.
+    host: u64,
+    /// Requests that took effect, and what they will be answered.
+    effects: BTreeMap<u64, Effect>,
+    /// For each request that is not answered, where the VM has been since it was made: there it
+    /// may have been refused.
+    been: BTreeMap<u64, u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Created,
+    Done,
+    Failed,
+}
+
+impl World {
+    fn new(at: At, guest: Guest) -> Self {
+        Self {
+            at,
+            guest,
+            host: 0,
+            effects: BTreeMap::new(),
+            been: BTreeMap::new(),
+        }
+    }
+
+    fn gone_to(&self, at: At) -> Self {
+        let mut world = self.clone();
+        world.at = at;
+        for been in world.been.values_mut() {
+            *been |= at.bit();
+        }
+        world
+    }
+
+    fn has_been(&self, request: u64, places: &[At]) -> bool {
+        let been = self.been.get(&request).copied().unwrap_or_default();
+        places.iter().any(|at| been & at.bit() != 0)
+    }
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+struct Asked {
+    ask: Ask,
+    /// The number of the host that it was made to.
+    host: u64,
+}
+
+/// All that is known of the VM of one name.
+pub(super) struct Vm {
+    worlds: BTreeSet<World>,
+    asked: BTreeMap<u64, Asked>,
+    /// Whether a worker of it was killed since the last rest.
+    troubled: bool,
+}
+
+impl Vm {
+    /// None of that name.
+    pub(super) fn absent() -> Self {
+        Self {
+            worlds: BTreeSet::from([World::new(At::Absent, Guest::Sleeps)]),
+            asked: BTreeMap::new(),
+            troubled: false,
+        }
+    }
+
+    /// A request is about to be made to host number `host`.
+    pub(super) fn ask(&mut self, request: u64, ask: Ask, host: u64) {
+        self.asked.insert(request, Asked { ask, host });
+        let worlds = std::mem::take(&mut self.worlds).into_iter();
+        let begun = worlds.map(|mut world| {
+            world.been.insert(request, world.at.bit());
+            world
+        });
+        self.worlds = begun.collect();
+    }
+
+    /// A worker of it is about to be killed.
+    pub(super) const fn trouble(&mut self) {
+        self.troubled = true;
+    }
+
+    /// There will be no answer to a request; it may take effect.
+    pub(super) fn lose(&mut self, request: u64) {
+        self.forget(request, false);
+    }
+
+    /// Nothing is to be learnt from the answer to a request that takes no effect.
+    pub(super) fn close(&mut self, request: u64) {
+        self.asked.remove(&request);
+        self.forget(request, true);
+    }
+
+    fn forget(&mut self, request: u64, effect: bool) {
+        let worlds = std::mem::take(&mut self.worlds).into_iter();
+        let left = worlds.map(|mut world| {
+            world.been.remove(&request);
+            if effect {
+                world.effects.remove(&request);
+            }
+            world
+        });
+        self.worlds = left.collect();
+    }
+
+    /// A request was answered.
+    ///
+    /// # Errors
+    /// Nothing that can have been explains the answer.
+    pub(super) fn answer(&mut self, request: u64, said: &Said) -> Result<(), String> {
+        let asked = self.asked.get(&request).ok_or("it was never asked")?;
+        let ask = asked.ask;
+        self.could_say(ask, said)?;
+        if let Said::Seen(state) = said
+            && At::named(state).is_none()
+        {
+            // It passes through that state; where it comes from and goes to is not known yet.
+            if !self.any(|world| self.passes(world, state))? {
+                return Err(self.unexplained(ask, said));
+            }
+            self.close(request);
+            return Ok(());
+        }
+        let legal = self.search(|world| explains(world, request, ask, said))?;
+        if legal.is_empty() {
+            return Err(self.unexplained(ask, said));
+        }
+        self.worlds = legal;
+        self.close(request);
+        Ok(())
+    }
+
+    /// Nothing is under way any more: the VM was found like this.
+    ///
+    /// # Errors
+    /// It can't be like this.
+    pub(super) fn rest(&mut self, at: At, guest: Option<Guest>) -> Result<(), String> {
+        let found =
+            |world: &World| world.at == at && guest.is_none_or(|guest| world.guest == guest);
+        if !self.any(found)? {
+            let guest = guest.map_or(String::new(), |guest| format!(" ({guest:?})"));
+            return Err(format!(
+                "it is {at:?}{guest} at rest, and can only be {}",
+                self.shown()
+            ));
+        }
+        *self = Self::absent();
+        let guest = guest.unwrap_or(Guest::Sleeps);
+        self.worlds = BTreeSet::from([World::new(at, guest)]);
+        Ok(())
+    }
+
+    /// That the answer is one that the request can have at all.
+    fn could_say(&self, ask: Ask, said: &Said) -> Result<(), String> {
+        let could = match (ask, said) {
+            (Ask::Create(_), Said::Created | Said::Taken | Said::Denied)
+            | (Ask::Look, Said::Seen(_) | Said::Missing)
+            | (Ask::Verb(_), Said::Done | Said::Failed | Said::Missing)
+            | (Ask::Verb(Verb::Boot), Said::Denied) => true,
+            (Ask::Verb(verb), Said::Illegal(at)) => transition::request(&at.state(), verb).is_err(),
+            _ => false,
+        };
+        if could {
+            Ok(())
+        } else {
+            Err(format!("{ask:?} is never answered like this: {said}"))
+        }
+    }
+
+    fn unexplained(&self, ask: Ask, said: &Said) -> String {
+        format!(
+            "{ask:?} was answered: {said}; before that it can only have been {}, under way beside \
+             it: {:?}",
+            self.shown(),
+            self.asked
+                .values()
+                .map(|asked| asked.ask)
+                .collect::<Vec<_>>()
+        )
+    }
+
+    /// Where it can be, for a person.
+    fn shown(&self) -> String {
+        let places: BTreeSet<String> = self
+            .worlds
+            .iter()
+            .map(|world| format!("{:?} ({:?})", world.at, world.guest))
+            .collect();
+        let trouble = if self.troubled { ", troubled" } else { "" };
+        let places = places.into_iter().collect::<Vec<_>>().join(" or ");
+        format!("{places}{trouble}")
+    }
+
+    fn any(&self, found: impl Fn(&World) -> bool) -> Result<bool, String> {
+        Ok(!self.search(found)?.is_empty())
+    }
+
+    /// The first worlds on every way on from here that are `found`.
+    fn search(&self, found: impl Fn(&World) -> bool) -> Result<BTreeSet<World>, String> {
+        let mut legal = BTreeSet::new();
+        let mut seen: BTreeSet<World> = self.worlds.clone();
+        let mut next: Vec<World> = self.worlds.iter().cloned().collect();
+        while let Some(world) = next.pop() {
+            if found(&world) {
+                legal.insert(world);
+                continue;
+            }
+            for further in self.further(&world) {
+                if seen.insert(further.clone()) {
+                    next.push(further);
+                }
+            }
+            if seen.len() > MAX_WORLDS {
+                return Err(format!(
+                    "there are more than {MAX_WORLDS} ways to explain it"
+                ));
+            }
+        }
+        Ok(legal)
+    }
+
+    /// What can be next.
+    fn further(&self, world: &World) -> Vec<World> {
+        let mut further: Vec<World> = self
+            .by_itself(world)
+            .iter()
+            .map(|at| world.gone_to(*at))
+            .collect();
+        for (request, asked) in &self.asked {
+            if world.effects.contains_key(request) || asked.host < world.host {
+                continue;
+            }
+            for (effect, at) in self.effects(asked.ask, world) {
+                let mut after = world.gone_to(at);
+                if let Ask::Create(guest) = asked.ask {
+                    after.guest = guest;
+                }
+                after.host = asked.host;
+                after.effects.insert(*request, effect);
+                further.push(after);
+            }
+        }
+        further
+    }
+
+    /// Where it can go without being asked.
+    fn by_itself(&self, world: &World) -> &'static [At] {
+        let recovers = self.troubled || world.guest == Guest::Crashes;
+        match world.at {
+            At::Running if self.troubled && world.guest == Guest::Ends => {
+                &[At::Failed, At::Stopped]
+            }
+            At::Running if recovers => &[At::Failed],
+            At::Running if world.guest == Guest::Ends => &[At::Stopped],
+            At::Paused if self.troubled => &[At::Failed],
+            At::Failed if recovers => &[At::Running, At::Stopped, At::Absent],
+            _ => &[],
+        }
+    }
+
+    /// What a request can do to it.
+    fn effects(&self, ask: Ask, world: &World) -> Vec<(Effect, At)> {
+        match ask {
+            Ask::Create(_) if world.at == At::Absent => vec![(Effect::Created, At::Stopped)],
+            Ask::Create(_) | Ask::Look => Vec::new(),
+            Ask::Verb(verb) => {
+                let Ok(row) = transition::request(&world.at.state(), verb) else {
+                    return Vec::new();
+                };
+                let mut effects = Vec::new();
+                if let Some(to) = At::of(&row.to) {
+                    effects.push((Effect::Done, to));
+                }
+                // It fails only with its worker; a guest may also end while it is to be paused.
+                match verb {
+                    Verb::Pause if self.troubled || world.guest != Guest::Sleeps => {
+                        effects.push((Effect::Failed, At::Running));
+                    }
+                    Verb::Boot | Verb::Resume | Verb::Reboot if self.troubled => {
+                        effects.push((Effect::Failed, At::Failed));
+                    }
+                    _ => {}
+                }
+                effects
+            }
+        }
+    }
+
+    /// Whether it can be in the state of that name, on the way from here to somewhere else.
+    fn passes(&self, world: &World, state: &str) -> bool {
+        let asked = self.asked.iter().any(|(request, asked)| {
+            let Ask::Verb(verb) = asked.ask else {
+                return false;
+            };
+            let is_open = !world.effects.contains_key(request) && asked.host >= world.host;
+            let row = transition::request(&world.at.state(), verb);
+            let through = |row: transition::Transition| {
+                row.through.name() == state || verb == Verb::Reboot && state == "starting"
+            };
+            is_open && row.is_ok_and(through)
+        });
+        let recovers = self.troubled || world.guest == Guest::Crashes;
+        let by_itself = match state {
+            "starting" => recovers || world.guest == Guest::Resets && world.at == At::Running,
+            "stopping" => {
+                matches!(world.guest, Guest::Ends | Guest::Resets) && world.at == At::Running
+            }
+            "deleting" => recovers && world.at == At::Failed,
+            _ => false,
+        };
+        asked || by_itself
+    }
+}
+
+/// Whether that request, made in this world, can be answered so.
+fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
+    let effect = world.effects.get(&request).copied();
+    let refused_at = |places: &[At]| effect.is_none() && world.has_been(request, places);
+    match said {
+        Said::Created => effect == Some(Effect::Created),
+        Said::Done => effect == Some(Effect::Done),
+        Said::Failed => effect == Some(Effect::Failed),
+        Said::Taken => refused_at(&[At::Stopped, At::Running, At::Paused, At::Failed]),
+        Said::Missing => refused_at(&[At::Absent]),
+        Said::Denied if ask == Ask::Verb(Verb::Boot) => refused_at(&[At::Stopped, At::Failed]),
+        Said::Denied => refused_at(&[At::Absent]),
+        Said::Illegal(at) => refused_at(&[*at]),
+        Said::Seen(state) => At::named(state).is_some_and(|at| {
+            // A VM that is booted again when it has reset itself is stopped in between.
+            let resets = world.guest == Guest::Resets && at == At::Stopped;
+            refused_at(&[at]) || resets && refused_at(&[At::Running])
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATE: Ask = Ask::Create(Guest::Sleeps);
+    const BOOT: Ask = Ask::Verb(Verb::Boot);
+    const PAUSE: Ask = Ask::Verb(Verb::Pause);
+    const DELETE: Ask = Ask::Verb(Verb::Delete);
+
+    /// A VM after requests one after another, each of which was answered so.
+    fn vm(told: &[(Ask, Said)]) -> Result<Vm, String> {
+        let mut vm = Vm::absent();
+        for (request, (ask, said)) in told.iter().enumerate() {
+            vm.ask(request as u64, *ask, 0);
+            vm.answer(request as u64, said)?;
+        }
+        Ok(vm)
+    }
+
+    fn running() -> Vm {
+        vm(&[(CREATE, Said::Created), (BOOT, Said::Done)]).unwrap()
+    }
+
+    #[test]
+    fn one_request_after_another_is_answered_by_the_table() {
+        let mut vm = running();
+        vm.rest(At::Running, Some(Guest::Sleeps)).unwrap();
+        for (ask, said) in [
+            (CREATE, Said::Created),
+            (BOOT, Said::Done),
+            (PAUSE, Said::Failed),
+            (PAUSE, Said::Illegal(At::Stopped)),
+            (PAUSE, Said::Illegal(At::Running)),
+            (PAUSE, Said::Missing),
+            (BOOT, Said::Illegal(At::Paused)),
+            (Ask::Look, Said::Seen("paused".to_owned())),
+            (Ask::Look, Said::Seen("pausing".to_owned())),
+            (DELETE, Said::Failed),
+        ] {
+            let mut vm = running();
+            vm.ask(9, ask, 0);
+            assert!(vm.answer(9, &said).is_err(), "{ask:?} {said}");
+        }
+        for (ask, said) in [
+            (CREATE, Said::Taken),
+            (BOOT, Said::Illegal(At::Running)),
+            (PAUSE, Said::Done),
+            (Ask::Look, Said::Seen("running".to_owned())),
+            (DELETE, Said::Done),
+        ] {
+            let mut vm = running();
+            vm.ask(9, ask, 0);
+            vm.answer(9, &said).unwrap();
+        }
+    }
+
+    #[test]
+    fn requests_that_overlap_take_effect_in_either_order() {
+        for (first, second) in [
+            // Boot, then pause.
+            (Said::Done, Said::Done),
+            // Pause was refused before the boot.
+            (Said::Done, Said::Illegal(At::Stopped)),
+        ] {
+            for order in [[0, 1], [1, 0]] {
+                let mut vm = vm(&[(CREATE, Said::Created)]).unwrap();
+                vm.ask(10, BOOT, 0);
+                vm.ask(11, PAUSE, 0);
+                for at in order {
+                    let said = [&first, &second][at];
+                    vm.answer(10 + at as u64, said).unwrap();
+                }
+                let at = if second == Said::Done {
+                    At::Paused
+                } else {
+                    At::Running
+                };
+                vm.rest(at, None).unwrap();
+            }
+        }
+        // The pause was made after the boot was answered: it can't have been refused before.
+        let mut vm = vm(&[(CREATE, Said::Created)]).unwrap();
+        vm.ask(10, BOOT, 0);
+        vm.answer(10, &Said::Done).unwrap();
+        vm.ask(11, PAUSE, 0);
+        assert!(vm.answer(11, &Said::Illegal(At::Stopped)).is_err());
+    }
+
+    #[test]
+    fn a_lost_request_may_have_taken_effect_until_another_host_took_one() {
+        for at in [At::Running, At::Paused] {
+            let mut vm = running();
+            vm.ask(10, PAUSE, 0);
+            vm.lose(10);
+            vm.rest(at, None).unwrap();
+        }
+        let mut vm = running();
+        vm.ask(10, PAUSE, 0);
+        vm.lose(10);
+        assert!(vm.rest(At::Stopped, None).is_err());
+        // The next host paused it for somebody else: the lost request did not, and will not.
+        let mut vm = running();
+        vm.ask(10, DELETE, 0);
+        vm.lose(10);
+        vm.ask(11, PAUSE, 1);
+        vm.answer(11, &Said::Done).unwrap();
+        assert!(vm.rest(At::Absent, None).is_err());
+    }
+
+    #[test]
+    fn a_killed_worker_explains_failures_and_recovery_and_nothing_else_does() {
+        for at in [At::Running, At::Failed, At::Stopped, At::Absent] {
+            let mut vm = running();
+            vm.trouble();
+            vm.rest(at, None).unwrap();
+            assert_eq!(running().rest(at, None).is_ok(), at == At::Running);
+        }
+        let mut vm = running();
+        vm.trouble();
+        vm.ask(9, PAUSE, 0);
+        vm.answer(9, &Said::Failed).unwrap();
+        let mut vm = running();
+        vm.trouble();
+        assert!(vm.rest(At::Paused, None).is_err());
+    }
+
+    #[test]
+    fn guests_that_end_do_so_by_themselves() {
+        for (guest, at, possible) in [
+            (Guest::Ends, At::Stopped, true),
+            (Guest::Ends, At::Failed, false),
+            (Guest::Crashes, At::Failed, true),
+            (Guest::Sleeps, At::Stopped, false),
+        ] {
+            let mut vm = vm(&[(Ask::Create(guest), Said::Created), (BOOT, Said::Done)]).unwrap();
+            assert_eq!(
+                vm.rest(at, Some(guest)).is_ok(),
+                possible,
+                "{guest:?} {at:?}"
+            );
+        }
+    }
+}
