@@ -123,6 +123,9 @@ pub(crate) struct Actor {
     /// An operation that is journaled as running and that nobody asked for: a guest's reboot, or
     /// a recovery policy's delete.
     pub(crate) begun: Option<Operation>,
+    /// An incident that is written down and that the recovery policy has not decided about. It is
+    /// asked when no operation is under way, so that whoever sees the VM failed can boot it.
+    pub(crate) undecided: Option<Incident>,
     pub(crate) deleted: bool,
     /// Requests in a row that the worker did not answer.
     pub(crate) unanswered: u32,
@@ -181,6 +184,7 @@ impl Actor {
             window: None,
             restart: None,
             begun: None,
+            undecided: None,
             deleted: false,
             unanswered: 0,
             silence_due: None,
@@ -242,12 +246,17 @@ impl Actor {
         }
     }
 
-    /// Takes all steps of what is begun without a request.
+    /// Has incidents decided about, and takes all steps of what is begun without a request.
     pub(crate) async fn carry_on(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
-        while let Some(operation) = self.begun.take() {
-            self.carry_out(desk, operation).await?;
+        loop {
+            if let Some(incident) = self.undecided.take() {
+                self.recover(incident).await?;
+            } else if let Some(operation) = self.begun.take() {
+                self.carry_out(desk, operation).await?;
+            } else {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Takes all steps that are left of a journaled operation, while requests are answered.

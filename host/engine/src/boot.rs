@@ -177,10 +177,8 @@ impl Actor {
         let incident = (operation.origin != Origin::User)
             .then(|| draft.incident(&context, IncidentKind::StartFailed { error }));
         self.commit(Effect::WriteBootFailed, draft).await?;
-        match incident {
-            Some(incident) => self.recover(incident).await,
-            None => Ok(()),
-        }
+        self.undecided = incident;
+        Ok(())
     }
 
     /// Undoes a boot that was called off before its guest ran.

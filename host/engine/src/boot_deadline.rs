@@ -67,7 +67,8 @@ impl Actor {
         let incident = draft.incident(&context, IncidentKind::BootStalled { deadline_ms });
         self.commit(Effect::WriteStalled, draft).await?;
         self.finish_exit(None).await?;
-        self.recover(incident).await
+        self.undecided = Some(incident);
+        Ok(())
     }
 }
 

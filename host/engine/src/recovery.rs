@@ -70,10 +70,8 @@ impl Actor {
         }
         self.finish_exit(incident.is_none().then_some(VmState::Stopped))
             .await?;
-        match incident {
-            Some(incident) => self.recover(incident).await,
-            None => Ok(()),
-        }
+        self.undecided = incident;
+        Ok(())
     }
 
     /// The worker did not answer. After several times in a row it is killed: what can't be spoken
@@ -111,7 +109,8 @@ impl Actor {
         let incident = draft.incident(&context, kind);
         self.forget_sockets();
         self.commit(Effect::WriteWorkerLost, draft).await?;
-        self.recover(incident).await
+        self.undecided = Some(incident);
+        Ok(())
     }
 
     /// Asks the recovery policy about `incident` and does what it says.
