@@ -66,7 +66,7 @@ pub(crate) async fn feed_watchdog(engine: Engine) {
             || engine.answers(),
             || notify(&[NotifyState::Watchdog]),
         )
-        .await
+        .await;
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
             Duration::from_secs(60),
             || async {
                 if hangs.get() {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             },
             || told.set(told.get() + 1),
