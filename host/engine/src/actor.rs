@@ -223,7 +223,7 @@ impl Actor {
             }
         }
         if self.deleted
-            && let Err(error) = desk.clear().await
+            && let Err(error) = desk.clear(&self.record).await
         {
             tracing::error!(vm = %self.record.id, %error, "what waits could not be ended");
         }

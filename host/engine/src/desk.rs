@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use roost_model::{
     Effect, Grace, NotCancellable, Operation, OperationId, Origin, Place, RequestQueue, Verb,
-    Verdict, VmId, VmState,
+    Verdict, VmId, VmRecord, VmState,
 };
 use roost_store::{Change, CommitError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -202,14 +202,15 @@ impl Desk {
     }
 
     /// Ends all that waits for a VM that is not there any more.
-    pub(crate) async fn clear(&mut self) -> Result<(), CommitError> {
+    pub(crate) async fn clear(&mut self, record: &VmRecord) -> Result<(), CommitError> {
         for (_, reply) in self.endings.drain(..) {
             let _ = reply.send(true);
         }
         let mut changes = Vec::new();
         for mut operation in self.queue.drain() {
-            journal::cancel(&self.context, &mut operation, "the VM was deleted");
+            let kind = journal::cancel(&self.context, &mut operation, "the VM was deleted");
             changes.push(Change::PutOperation(operation));
+            changes.push(Change::AppendEvent(self.context.vm_event(record, kind)));
         }
         if !changes.is_empty() {
             self.context.write(Effect::WriteCancelled, changes).await?;

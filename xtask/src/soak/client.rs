@@ -190,14 +190,9 @@ impl Request<'_> {
             (404, "vm-not-found", Deed::List) => unexpected(),
             (404, "vm-not-found", _) => self.says(&Said::Missing),
             (409, "name-taken", Deed::Create(..)) => self.says(&Said::Taken),
-            (403, "denied", Deed::Create(..) | Deed::Verb { .. }) => {
-                let now = shared.denying();
-                if !self.denying.possible && now == self.denying {
-                    return Err(self.violated(format!("no policy denies: {}", text())));
-                }
-                self.says(&Said::Denied)
-            }
+            (403, "denied", Deed::Create(..) | Deed::Verb { .. }) => self.denied(&text()),
             (409, "illegal-verb", Deed::Verb { verb, .. }) => self.illegal(verb, &body),
+            (409, "being-deleted", Deed::Verb { .. }) => self.says(&Said::Deleting),
             (201, _, Deed::Create(guest, _)) => {
                 if body["state"] != "stopped" || body["spec"]["name"] != self.name.as_str() {
                     return unexpected();
@@ -227,6 +222,15 @@ impl Request<'_> {
         Ok(())
     }
 
+    /// A policy said no, which one must have.
+    fn denied(&self, text: &str) -> Going<()> {
+        let now = self.client.shared.denying();
+        if !self.denying.possible && now == self.denying {
+            return Err(self.violated(format!("no policy denies: {text}")));
+        }
+        self.says(&Said::Denied)
+    }
+
     /// A refusal names the state and what is legal in it.
     fn illegal(&self, verb: Verb, body: &Value) -> Going<()> {
         let at = body["state"].as_str().and_then(At::named);
@@ -236,6 +240,17 @@ impl Request<'_> {
         let legal = serde_json::json!(transition::legal(&at.state()));
         if body["legal"] != legal || body["verb"] != verb.name() {
             return Err(self.violated(format!("legal is {legal}, but: {body}")));
+        }
+        // With what is to be done before it: it is refused for where that leads to.
+        if let Some(after) = body["after"].as_str() {
+            let leads = Verb::ALL
+                .into_iter()
+                .find(|verb| verb.name() == after)
+                .and_then(|verb| At::named(transition::leads_to(verb).name()));
+            if leads != Some(at) {
+                return Err(self.violated(format!("{after} does not lead there: {body}")));
+            }
+            return self.says(&Said::Untimely);
         }
         self.says(&Said::Illegal(at))
     }
@@ -263,15 +278,32 @@ impl Request<'_> {
             };
         }
         let succeeded = operation["status"] == "succeeded";
-        let sound = operation["verb"] == verb.name()
-            && operation["origin"].is_null()
-            && (succeeded || operation["status"] == "failed" && operation["error"].is_string());
+        // What waits for a VM that is deleted is called off.
+        let called_off =
+            operation["status"] == "cancelled" && operation["reason"] == "the VM was deleted";
+        // A delete may be answered with one that is under way already, whoever wants that.
+        let is_mine = operation["origin"].is_null()
+            || verb == Verb::Delete && operation["origin"] == "recovery";
+        let failed = operation["status"] == "failed" && operation["error"].is_string();
+        let sound =
+            operation["verb"] == verb.name() && is_mine && (succeeded || called_off || failed);
         if !sound {
             return Err(self.violated(format!("not the operation that was asked for: {operation}")));
         }
         shared.facts().ended.insert(id, succeeded);
+        if called_off {
+            return self.says(&Said::Missing);
+        }
         if let Some(error) = operation["error"].as_str() {
             self.say(&format!("failed: {error}"));
+            // Without a step: it could not begin when its turn came.
+            if operation["steps"].as_array().is_some_and(Vec::is_empty) {
+                return if error.contains("is not legal while") {
+                    self.says(&Said::TooLate)
+                } else {
+                    self.denied(error)
+                };
+            }
         }
         self.says(if succeeded {
             &Said::Done

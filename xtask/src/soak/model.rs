@@ -95,6 +95,12 @@ pub(super) enum Said {
     Denied,
     /// The verb is not legal in that state.
     Illegal(At),
+    /// The verb will not be legal once what is accepted is done.
+    Untimely,
+    /// The verb was not legal any more when its turn came.
+    TooLate,
+    /// The VM is being deleted.
+    Deleting,
     /// The operation succeeded.
     Done,
     /// It failed.
@@ -111,6 +117,9 @@ impl fmt::Display for Said {
             Self::Missing => write!(f, "there is none"),
             Self::Denied => write!(f, "denied"),
             Self::Illegal(at) => write!(f, "not legal, it is {}", at.state().name()),
+            Self::Untimely => write!(f, "will not be legal"),
+            Self::TooLate => write!(f, "not legal any more"),
+            Self::Deleting => write!(f, "it is being deleted"),
             Self::Done => write!(f, "done"),
             Self::Failed => write!(f, "failed"),
             Self::Seen(state) => write!(f, "it is {state}"),
@@ -249,6 +258,14 @@ impl Vm {
             self.close(request);
             return Ok(());
         }
+        if matches!(said, Said::Untimely | Said::Deleting) {
+            // Said of what is accepted, which is not done yet; nothing is learnt of where it is.
+            if !self.any(|world| self.lies_ahead(world, request, said))? {
+                return Err(self.unexplained(ask, said));
+            }
+            self.close(request);
+            return Ok(());
+        }
         let legal = self.search(|world| explains(world, request, ask, said))?;
         if legal.is_empty() {
             return Err(self.unexplained(ask, said));
@@ -283,7 +300,15 @@ impl Vm {
         let could = match (ask, said) {
             (Ask::Create(_), Said::Created | Said::Taken | Said::Denied)
             | (Ask::Look, Said::Seen(_) | Said::Missing)
-            | (Ask::Verb(_), Said::Done | Said::Failed | Said::Missing)
+            | (
+                Ask::Verb(_),
+                Said::Done
+                | Said::Failed
+                | Said::Missing
+                | Said::Untimely
+                | Said::TooLate
+                | Said::Deleting,
+            )
             | (Ask::Verb(Verb::Boot), Said::Denied) => true,
             (Ask::Verb(verb), Said::Illegal(at)) => transition::request(&at.state(), verb).is_err(),
             _ => false,
@@ -414,6 +439,26 @@ impl Vm {
         }
     }
 
+    /// Whether something is accepted that such a refusal can be about, or was when it was made.
+    fn lies_ahead(&self, world: &World, request: u64, said: &Said) -> bool {
+        let is_open = |other: &u64, asked: &Asked| {
+            *other != request && !world.effects.contains_key(other) && asked.host >= world.host
+        };
+        let is_asked = self.asked.iter().any(|(other, asked)| match said {
+            Said::Deleting => asked.ask == Ask::Verb(Verb::Delete) && is_open(other, asked),
+            _ => matches!(asked.ask, Ask::Verb(_)) && is_open(other, asked),
+        });
+        let recovers = self.troubled || world.guest == Guest::Crashes;
+        let moved = At::ALL
+            .into_iter()
+            .filter(|at| world.has_been(request, &[*at]));
+        is_asked
+            || match said {
+                Said::Deleting => world.has_been(request, &[At::Absent]) || recovers,
+                _ => moved.count() > 1 || recovers || world.guest == Guest::Resets,
+            }
+    }
+
     /// Whether it can be in the state of that name, on the way from here to somewhere else.
     fn passes(&self, world: &World, state: &str) -> bool {
         let asked = self.asked.iter().any(|(request, asked)| {
@@ -446,6 +491,10 @@ fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
     let refused_at = |places: &[At]| effect.is_none() && world.has_been(request, places);
     match said {
         Said::Created => effect == Some(Effect::Created),
+        // A delete that finds another one under way is answered with that one's end.
+        Said::Done if ask == Ask::Verb(Verb::Delete) => {
+            effect == Some(Effect::Done) || refused_at(&[At::Absent])
+        }
         Said::Done => effect == Some(Effect::Done),
         Said::Failed => effect == Some(Effect::Failed),
         Said::Taken => refused_at(&[At::Stopped, At::Running, At::Paused, At::Failed]),
@@ -453,6 +502,11 @@ fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
         Said::Denied if ask == Ask::Verb(Verb::Boot) => refused_at(&[At::Stopped, At::Failed]),
         Said::Denied => refused_at(&[At::Absent]),
         Said::Illegal(at) => refused_at(&[*at]),
+        Said::TooLate => At::ALL.into_iter().any(|at| {
+            let Ask::Verb(verb) = ask else { return false };
+            transition::request(&at.state(), verb).is_err() && refused_at(&[at])
+        }),
+        Said::Untimely | Said::Deleting => false,
         Said::Seen(state) => At::named(state).is_some_and(|at| {
             // A VM that is booted again when it has reset itself is stopped in between.
             let resets = world.guest == Guest::Resets && at == At::Stopped;
