@@ -7,7 +7,9 @@ use roost_model::{
     Divergence, DivergenceKind, Effect, IncidentKind, Name, Repair, VmState, WindowClose,
 };
 use roost_store::{Change, CommitError};
-use roost_worker::{Backend as _, has_control_socket, has_sockets, remove_sockets, tap};
+use roost_worker::{
+    Backend as _, GuestState, has_control_socket, has_sockets, remove_sockets, tap,
+};
 
 use crate::actor::Actor;
 use crate::audit::{Inspected, Inspection};
@@ -114,8 +116,8 @@ impl Actor {
         };
         let mut found = blocking(move || expected.look()).await.unwrap_or_default();
         let is_tap = |kind: &DivergenceKind| matches!(kind, DivergenceKind::TapMissing { .. });
-        // A worker that is just ending has let go of its TAPs: its end is told next.
-        if found.iter().any(is_tap) && !self.worker_answers().await {
+        // A guest or a worker that is just ending has let go of its TAPs: its end is told next.
+        if found.iter().any(is_tap) && !self.guest_goes_on().await {
             found.retain(|kind| !is_tap(kind));
         }
         let window = context.store.open_window(record.id);
@@ -128,11 +130,12 @@ impl Actor {
         found
     }
 
-    async fn worker_answers(&self) -> bool {
-        match &self.handle {
-            Some(handle) => handle.counters().await.is_ok(),
-            None => false,
-        }
+    async fn guest_goes_on(&self) -> bool {
+        let Some(handle) = &self.handle else {
+            return false;
+        };
+        // An end that was not heard of yet comes before the answer.
+        handle.counters().await.is_ok() && handle.state() != GuestState::Exited
     }
 
     /// Puts right what belongs to this VM alone; nothing else touches it meanwhile.

@@ -295,9 +295,9 @@ impl Bench {
             },
             Limit {
                 what: "cpu-at-rest",
-                unit: "cores",
-                there: cores,
-                each: (cpu_host + cpu_workers) / vms,
+                unit: "millicores",
+                there: cores * 1e3,
+                each: (cpu_host + cpu_workers) * 1e3 / vms,
             },
         ];
         for limit in &limits {
