@@ -1,5 +1,6 @@
 //! One VM's owner: takes requests one at a time, watches the worker, keeps the usage window.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(crate) struct ActorRef {
     ended: watch::Receiver<u64>,
     /// What the VM claims of the node, and for whom.
     pub(crate) claim: Arc<(Tenant, Amounts)>,
+    /// Whether it has a worker, by its record.
+    pub(crate) has_worker: Arc<AtomicBool>,
 }
 
 /// The handle that the actor has now, for reading and writing the serial port beside it.
@@ -99,6 +102,7 @@ pub(crate) struct Actor {
     pub(crate) deleted: bool,
     /// Requests in a row that the worker did not answer.
     pub(crate) unanswered: u32,
+    pub(crate) has_worker: Arc<AtomicBool>,
     link: Arc<Link>,
     mailbox: mpsc::Receiver<Message>,
     inspections: mpsc::Receiver<Inspection>,
@@ -111,12 +115,14 @@ impl Actor {
         let (inspections_sender, inspections) = mpsc::channel(1);
         let (ended, ended_receiver) = watch::channel(0);
         let link = Arc::new(Link::default());
+        let has_worker = Arc::new(AtomicBool::new(record.state.has_worker()));
         let reference = ActorRef {
             mailbox: sender,
             inspections: inspections_sender,
             link: Arc::clone(&link),
             ended: ended_receiver,
             claim: Arc::new((record.spec.tenant.clone(), Amounts::of(&record.spec))),
+            has_worker: Arc::clone(&has_worker),
         };
         let actor = Self {
             context,
@@ -126,6 +132,7 @@ impl Actor {
             restart: None,
             deleted: false,
             unanswered: 0,
+            has_worker,
             link,
             mailbox,
             inspections,

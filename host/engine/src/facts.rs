@@ -1,8 +1,10 @@
 //! From the model to what policies are told, and back.
 
+use std::sync::atomic::Ordering;
+
 use roost_model::{
-    CleanupTask, Incident, IncidentKind, RecoveryAction, UsageWindow, VmId, VmRecord, VmSpec,
-    WindowKey,
+    Amounts, Claimed, CleanupTask, Incident, IncidentKind, RecoveryAction, UsageWindow, VmId,
+    VmRecord, VmSpec, WindowKey,
 };
 use roost_policy::{
     AdmissionFacts, AdmissionRequest, BillingFacts, CleanupDecision, CleanupFacts, PastIncident,
@@ -11,7 +13,6 @@ use roost_policy::{
 };
 
 use crate::context::{Context, new_seed};
-use crate::error::EngineError;
 
 /// Earlier incidents that a recovery policy is told of: enough to see a crash loop.
 pub(crate) const MAX_HISTORY: usize = 32;
@@ -50,46 +51,34 @@ fn name_of(value: &impl serde::Serialize) -> String {
     }
 }
 
+/// What others take is what their actors know: reading every record for each boot would make a
+/// thousand boots a million reads.
 pub(crate) fn admission(
     host: &Context,
     record: &VmRecord,
     request: AdmissionRequest,
-) -> Result<AdmissionFacts, EngineError> {
-    let counted = |other: &&VmRecord| match request {
-        AdmissionRequest::Boot => other.state.has_worker(),
-        _ => true,
+) -> AdmissionFacts {
+    let only_with_worker = matches!(request, AdmissionRequest::Boot);
+    let claimed = host.with_actors(|actors| {
+        let others = actors.iter().filter(|(id, other)| {
+            **id != record.id && (!only_with_worker || other.has_worker.load(Ordering::Relaxed))
+        });
+        let claims = others.map(|(_, other)| (&other.claim.0, &other.claim.1));
+        Claimed::sum(claims, &record.spec.tenant)
+    });
+    let usage = |amounts: &Amounts| Usage {
+        vms: amounts.vms,
+        vcpus: amounts.vcpus,
+        memory_mib: amounts.memory_mib,
     };
-    let others = host.store.vms()?;
-    let mut node = Usage {
-        vms: 0,
-        vcpus: 0,
-        memory_mib: 0,
-    };
-    let mut tenant = node;
-    for other in others
-        .iter()
-        .filter(|other| other.id != record.id)
-        .filter(counted)
-    {
-        add(&mut node, &other.spec);
-        if other.spec.tenant == record.spec.tenant {
-            add(&mut tenant, &other.spec);
-        }
-    }
-    Ok(AdmissionFacts {
+    AdmissionFacts {
         context: context(host),
         request,
         vm: vm(record),
-        node,
-        tenant,
+        node: usage(&claimed.node),
+        tenant: usage(&claimed.tenant),
         attributes: Vec::new(),
-    })
-}
-
-fn add(usage: &mut Usage, spec: &VmSpec) {
-    usage.vms += 1;
-    usage.vcpus += u64::from(spec.vcpus);
-    usage.memory_mib = usage.memory_mib.saturating_add(spec.memory_mib);
+    }
 }
 
 /// What an admission policy changes. The result is validated like a user's spec.
