@@ -1,6 +1,7 @@
 //! One VM's owner: carries out one thing at a time, watches the worker, keeps the usage window.
 //! Requests arrive at its [`Desk`], which answers them meanwhile.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(crate) struct ActorRef {
     ended: watch::Receiver<u64>,
     /// What the VM claims of the node, and for whom.
     pub(crate) claim: Arc<(Tenant, Amounts)>,
+    /// Whether it has a worker, by its record.
+    pub(crate) has_worker: Arc<AtomicBool>,
 }
 
 /// The handle that the actor has now, for reading and writing the serial port beside it.
@@ -132,6 +135,7 @@ pub(crate) struct Actor {
     /// When to look next whether the guest has printed anything, if its spec has a deadline.
     pub(crate) silence_due: Option<Instant>,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) has_worker: Arc<AtomicBool>,
     link: Arc<Link>,
     inspections: mpsc::Receiver<Inspection>,
 }
@@ -163,12 +167,14 @@ impl Actor {
         let (ended, ended_receiver) = watch::channel(0);
         let link = Arc::new(Link::default());
         let signals = Arc::new(Signals::default());
+        let has_worker = Arc::new(AtomicBool::new(record.state.has_worker()));
         let reference = ActorRef {
             mailbox: sender,
             inspections: inspections_sender,
             link: Arc::clone(&link),
             ended: ended_receiver,
             claim: Arc::new((record.spec.tenant.clone(), Amounts::of(&record.spec))),
+            has_worker: Arc::clone(&has_worker),
         };
         let desk = Desk::new(
             Arc::clone(&context),
@@ -189,6 +195,7 @@ impl Actor {
             unanswered: 0,
             silence_due: None,
             signals,
+            has_worker,
             link,
             inspections,
         };

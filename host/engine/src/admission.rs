@@ -114,7 +114,7 @@ impl Context {
         if attempts.are_exhausted() {
             return Err(EngineError::Contended);
         }
-        let facts: AdmissionFacts = facts::admission(self, record, request)?;
+        let facts: AdmissionFacts = facts::admission(self, record, request);
         let policies = self.policies.clone();
         let decided = blocking(move || policies.admission(facts)).await?;
         Ok(self.settle(About::vm(record), decided))

@@ -1,8 +1,10 @@
 //! From the model to what policies are told, and back.
 
+use std::sync::atomic::Ordering;
+
 use roost_model::{
-    Amounts, Claimed, CleanupTask, Incident, IncidentKind, RecoveryAction, Tenant, UsageWindow,
-    VmId, VmRecord, VmSpec, WindowKey,
+    Amounts, Claimed, CleanupTask, Incident, IncidentKind, RecoveryAction, UsageWindow, VmId,
+    VmRecord, VmSpec, WindowKey,
 };
 use roost_policy::{
     AdmissionFacts, AdmissionRequest, BillingFacts, CleanupDecision, CleanupFacts, PastIncident,
@@ -11,7 +13,6 @@ use roost_policy::{
 };
 
 use crate::context::{Context, new_seed};
-use crate::error::EngineError;
 
 /// Earlier incidents that a recovery policy is told of: enough to see a crash loop.
 pub(crate) const MAX_HISTORY: usize = 32;
@@ -50,47 +51,33 @@ fn name_of(value: &impl serde::Serialize) -> String {
     }
 }
 
+/// What others take is what their actors know: reading every record for each boot would make a
+/// thousand boots a million reads.
 pub(crate) fn admission(
     host: &Context,
     record: &VmRecord,
     request: AdmissionRequest,
-) -> Result<AdmissionFacts, EngineError> {
-    let claimed = match request {
-        AdmissionRequest::Boot => running_beside(host, record)?,
-        // Nobody reads a thousand records to create one more.
-        _ => host.with_actors(|actors| {
-            let claims = actors.values().map(|actor| &*actor.claim);
-            let claims = claims.map(|(tenant, amounts)| (tenant, amounts));
-            Claimed::sum(claims, &record.spec.tenant)
-        }),
+) -> AdmissionFacts {
+    let only_with_worker = matches!(request, AdmissionRequest::Boot);
+    let claimed = host.with_actors(|actors| {
+        let others = actors.iter().filter(|(id, other)| {
+            **id != record.id && (!only_with_worker || other.has_worker.load(Ordering::Relaxed))
+        });
+        let claims = others.map(|(_, other)| (&other.claim.0, &other.claim.1));
+        Claimed::sum(claims, &record.spec.tenant)
+    });
+    let usage = |amounts: &Amounts| Usage {
+        vms: amounts.vms,
+        vcpus: amounts.vcpus,
+        memory_mib: amounts.memory_mib,
     };
-    Ok(AdmissionFacts {
+    AdmissionFacts {
         context: context(host),
         request,
         vm: vm(record),
         node: usage(&claimed.node),
         tenant: usage(&claimed.tenant),
         attributes: Vec::new(),
-    })
-}
-
-/// What VMs other than `record` take that have a worker.
-fn running_beside(host: &Context, record: &VmRecord) -> Result<Claimed, EngineError> {
-    let vms = host.store.vms()?;
-    let claims: Vec<(Tenant, Amounts)> = vms
-        .into_iter()
-        .filter(|other| other.id != record.id && other.state.has_worker())
-        .map(|other| (other.spec.tenant.clone(), Amounts::of(&other.spec)))
-        .collect();
-    let claims = claims.iter().map(|(tenant, amounts)| (tenant, amounts));
-    Ok(Claimed::sum(claims, &record.spec.tenant))
-}
-
-const fn usage(amounts: &Amounts) -> Usage {
-    Usage {
-        vms: amounts.vms,
-        vcpus: amounts.vcpus,
-        memory_mib: amounts.memory_mib,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Writing a VM's record and its operation's steps in one commit.
 
+use std::sync::atomic::Ordering;
+
 use roost_model::{
     Effect, EventKind, OpenWindow, Operation, OperationId, OperationState, Origin, Step,
     StepRecord, StepState, Verb, VmState,
@@ -132,6 +134,8 @@ impl Actor {
             },
         );
         self.context.write(effect, changes).await?;
+        self.has_worker
+            .store(record.state.has_worker(), Ordering::Relaxed);
         self.record = record;
         self.window = window;
         if closed_window {
