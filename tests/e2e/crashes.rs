@@ -111,7 +111,7 @@ fn a_worker_that_hangs_is_killed_and_a_new_incarnation_prints() {
 #[test]
 fn a_boot_deadline_holds_through_the_death_of_the_host() {
     let mut host = Host::start();
-    let kernel = host.file("burn", roost_guests::BURN);
+    let kernel = host.file("silent", roost_guests::SILENT);
     host.roost(&[
         "vm",
         "create",

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::{env, fs};
 
 /// File of the guest, name of its image, its entry.
-const GUESTS: [(&str, &str, &str); 14] = [
+const GUESTS: [(&str, &str, &str); 15] = [
     ("hello", "hello", "entry64"),
     ("hello", "hello_pvh", "entry_pvh"),
     ("burn", "burn", "entry64"),
+    ("silent", "silent", "entry64"),
     ("reset", "reset", "entry64"),
     ("triple_fault", "triple_fault", "entry64"),
     ("echo", "echo", "entry64"),

@@ -273,7 +273,7 @@ impl Actor {
 
     /// The turn of what waits longest. If it can't begin, it has failed.
     async fn next(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
-        let Some(mut operation) = desk.queue.next() else {
+        let Some(mut operation) = desk.queue.take_next() else {
             return Ok(());
         };
         let refused = match self.begin(&mut operation).await {

@@ -210,7 +210,7 @@ async fn a_guest_that_never_prints_has_stalled_when_its_time_is_over() {
     let host = Host::start(in_process()).await;
     let more = serde_json::json!({ "boot_deadline_ms": 500 });
     let vm = host
-        .create_with("silent", roost_guests::BURN, more)
+        .create_with("silent", roost_guests::SILENT, more)
         .await
         .id;
     host.succeed(vm, Verb::Boot).await;

@@ -118,7 +118,7 @@ impl RequestQueue {
     }
 
     /// Takes what is next, unless something is under way.
-    pub fn next(&mut self) -> Option<Operation> {
+    pub fn take_next(&mut self) -> Option<Operation> {
         match self.under_way {
             None => self.waiting.pop_front(),
             Some(_) => None,
@@ -271,7 +271,7 @@ mod tests {
             }
             while self.under_way.is_none()
                 && self.state != VmState::Deleted
-                && let Some(operation) = self.queue.next()
+                && let Some(operation) = self.queue.take_next()
             {
                 self.begin(operation);
             }

@@ -35,6 +35,7 @@ guests! {
         "Says its command line and memory size, then ticks; `ticks=N` resets after N ticks.";
     HELLO_PVH, "hello_pvh", "hello-pvh", "The same, entered by its PVH note.";
     BURN, "burn", "burn", "Burns CPU without leaving guest mode.";
+    SILENT, "silent", "silent", "Runs on without ever printing anything.";
     RESET, "reset", "reset", "Resets the machine.";
     TRIPLE_FAULT, "triple_fault", "triple-fault", "Ends in a triple fault.";
     ECHO, "echo", "echo", "Prints `ready`, then sends back what it receives.";

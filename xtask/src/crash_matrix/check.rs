@@ -102,16 +102,14 @@ pub(super) fn state(node: &Node, scenario: &Scenario, victim: Option<Victim>) ->
         End::Absent => found.is_none(),
         End::In(state) => found == Some(state),
     };
+    let is_of = |states: &[&str]| found.is_some_and(|found| states.contains(&found));
     let operations = node.items("/v1/operations")?;
     let legal = match victim {
         None => is(scenario.target),
         // Either it was not asked for durably, or it is finished.
-        Some(Victim::Host) => {
-            let midway = found.is_some_and(|found| scenario.midway.contains(&found));
-            is(scenario.target) || is(scenario.origin) || midway
-        }
+        Some(Victim::Host) => is(scenario.target) || is(scenario.origin) || is_of(scenario.midway),
         Some(Victim::Worker | Victim::Both) => {
-            let also = found.is_some_and(|found| scenario.also.contains(&found));
+            let also = is_of(scenario.midway) || is_of(scenario.also);
             is(scenario.target) || is(scenario.origin) || also
         }
     };

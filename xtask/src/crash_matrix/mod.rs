@@ -30,7 +30,7 @@ use scenario::Scenario;
 /// The tag of the guest's kernel.
 const KERNEL: &str = "hello:1";
 /// That of a guest that prints nothing.
-const SILENT_KERNEL: &str = "burn:1";
+const SILENT_KERNEL: &str = "silent:1";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -118,7 +118,7 @@ fn prepare(roost: &Path, dir: &Path) -> Result<()> {
     node.start_well().context("preparing")?;
     for (tag, kernel) in [
         (KERNEL, roost_guests::HELLO),
-        (SILENT_KERNEL, roost_guests::BURN),
+        (SILENT_KERNEL, roost_guests::SILENT),
     ] {
         node.send("POST", &format!("/v1/images?tag={tag}"), kernel)?;
     }

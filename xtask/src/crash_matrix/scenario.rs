@@ -253,7 +253,7 @@ pub(super) const ALL: &[Scenario] = &[
             Ok(())
         },
         target: RUNNING,
-        also: &["failed", "stopped", "paused"],
+        also: &["failed"],
         midway: &["stopped", "paused"],
         may_fail: &["boot", "pause"],
         only: &[
