@@ -153,8 +153,7 @@ fn a_host_answers_on_the_socket_that_it_is_passed_tells_how_it_is_and_leaves_the
     assert!(!manager.dir.path().join("data/roost.sock").exists());
 
     // The next one answers what waited meanwhile, and has the VMs.
-    let socket = path.clone();
-    let meanwhile = std::thread::spawn(move || get(&socket, "/readyz"));
+    let meanwhile = std::thread::spawn(move || get(&path, "/readyz"));
     let mut host = manager.start(&[]);
     manager.notice("READY=1");
     assert!(meanwhile.join().unwrap().starts_with("HTTP/1.1 200"));

@@ -402,7 +402,7 @@ pub(super) fn swaps(seed: u64, round: u64) -> Timed<(usize, Swap)> {
         let swap = match rng.u8(..10) {
             0..6 => Swap::Activate(revision),
             6..8 => Swap::RollBack,
-            8 if revision % 2 == 0 => Swap::Shadow(revision),
+            8 if revision.is_multiple_of(2) => Swap::Shadow(revision),
             8 => Swap::Unshadow,
             _ => Swap::Readmit,
         };
