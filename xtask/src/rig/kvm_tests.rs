@@ -31,12 +31,13 @@ pub(crate) const NO_KVM: [&str; 2] = ["authors_local", "compat"];
 const TOOLCHAINS: &str = "authors";
 
 /// Folders of the repository that tests read at run time.
-const FIXTURES: [&str; 7] = [
+const FIXTURES: [&str; 8] = [
     "wit",
     "plugins/target/components",
     "examples/systemd",
     "examples/vms",
     "docs",
+    "host/engine/src",
     "host/vmm/fuzz",
     "host/vmm/src",
 ];
