@@ -84,7 +84,7 @@ impl Chronicle {
             "state-changed" => self.goes(vm, event),
             "operation-ended" => {
                 let id = event["operation"].as_str().context("which operation?")?;
-                let succeeded = event["error"].is_null();
+                let succeeded = event["error"].is_null() && event["cancelled"].is_null();
                 let before = self.ended.insert(id.to_owned(), succeeded);
                 ensure!(before.is_none(), "it had ended already");
                 Ok(())
@@ -196,6 +196,9 @@ impl Chronicle {
         let done = match event["divergence"].as_str() {
             Some("worker-missing") => facts.killed.iter().any(|(killed, _)| killed == vm),
             Some("run-directory-unrecorded") => facts.strangers.contains(vm),
+            // A host that dies when it has deleted a VM leaves it to the next one's audit to end
+            // what waited for that VM.
+            Some("operation-unowned") => event["repair"] == "corrected",
             _ => false,
         };
         ensure!(done, "nobody did that");

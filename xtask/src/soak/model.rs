@@ -17,6 +17,9 @@ use roost_model::{Failure, FailureKind, Verb, VmState, transition};
 
 use super::plan::Guest;
 
+/// Stands beside the places where a VM has been: it has gone from one of them to none.
+const DELETED: u8 = 1 << 7;
+
 /// Worlds that are looked at for one answer. More come of no plan that a seed makes.
 const MAX_WORLDS: usize = 200_000;
 
@@ -137,8 +140,8 @@ struct World {
     host: u64,
     /// Requests that took effect, and what they will be answered.
     effects: BTreeMap<u64, Effect>,
-    /// For each request that is not answered, where the VM has been since it was made: there it
-    /// may have been refused.
+    /// For each request that is not answered, where the VM has been since it was made, where it may
+    /// have been refused; and [`DELETED`].
     been: BTreeMap<u64, u8>,
 }
 
@@ -165,8 +168,17 @@ impl World {
         world.at = at;
         for been in world.been.values_mut() {
             *been |= at.bit();
+            if at == At::Absent {
+                *been |= DELETED;
+            }
         }
         world
+    }
+
+    /// Whether it was deleted since the request was made.
+    fn was_deleted(&self, request: u64) -> bool {
+        let been = self.been.get(&request).copied().unwrap_or_default();
+        been & DELETED != 0
     }
 
     fn has_been(&self, request: u64, places: &[At]) -> bool {
@@ -252,7 +264,7 @@ impl Vm {
             && At::named(state).is_none()
         {
             // It passes through that state; where it comes from and goes to is not known yet.
-            if !self.any(|world| self.passes(world, state))? {
+            if !self.any(|world| self.passes(world, request, state))? {
                 return Err(self.unexplained(ask, said));
             }
             self.close(request);
@@ -439,28 +451,20 @@ impl Vm {
         }
     }
 
-    /// Whether something is accepted that such a refusal can be about, or was when it was made.
+    /// Whether the VM can have been about to be deleted when a request was refused for that. That a
+    /// verb will not be legal says where accepted ones lead to, which the client has looked at.
     fn lies_ahead(&self, world: &World, request: u64, said: &Said) -> bool {
-        let is_open = |other: &u64, asked: &Asked| {
-            *other != request && !world.effects.contains_key(other) && asked.host >= world.host
+        let deletes = || {
+            self.asked
+                .iter()
+                .any(|(other, asked)| *other != request && asked.ask == Ask::Verb(Verb::Delete))
         };
-        let is_asked = self.asked.iter().any(|(other, asked)| match said {
-            Said::Deleting => asked.ask == Ask::Verb(Verb::Delete) && is_open(other, asked),
-            _ => matches!(asked.ask, Ask::Verb(_)) && is_open(other, asked),
-        });
         let recovers = self.troubled || world.guest == Guest::Crashes;
-        let moved = At::ALL
-            .into_iter()
-            .filter(|at| world.has_been(request, &[*at]));
-        is_asked
-            || match said {
-                Said::Deleting => world.has_been(request, &[At::Absent]) || recovers,
-                _ => moved.count() > 1 || recovers || world.guest == Guest::Resets,
-            }
+        *said == Said::Untimely || deletes() || world.was_deleted(request) || recovers
     }
 
     /// Whether it can be in the state of that name, on the way from here to somewhere else.
-    fn passes(&self, world: &World, state: &str) -> bool {
+    fn passes(&self, world: &World, request: u64, state: &str) -> bool {
         let asked = self.asked.iter().any(|(request, asked)| {
             let Ask::Verb(verb) = asked.ask else {
                 return false;
@@ -481,7 +485,19 @@ impl Vm {
             "deleting" => recovers && world.at == At::Failed,
             _ => false,
         };
-        asked || by_itself
+        // The end of a verb may have been heard of before what was seen on the way to it.
+        let has_passed = At::ALL.into_iter().any(|from| {
+            let rows = Verb::ALL
+                .into_iter()
+                .filter_map(|verb| transition::request(&from.state(), verb).ok());
+            rows.filter(|row| row.through.name() == state).any(|row| {
+                let to = At::of(&row.to).filter(|to| *to != from);
+                to.is_some_and(|to| {
+                    world.has_been(request, &[from]) && world.has_been(request, &[to])
+                })
+            })
+        });
+        asked || by_itself || has_passed
     }
 }
 
@@ -493,7 +509,7 @@ fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
         Said::Created => effect == Some(Effect::Created),
         // A delete that finds another one under way is answered with that one's end.
         Said::Done if ask == Ask::Verb(Verb::Delete) => {
-            effect == Some(Effect::Done) || refused_at(&[At::Absent])
+            effect == Some(Effect::Done) || effect.is_none() && world.was_deleted(request)
         }
         Said::Done => effect == Some(Effect::Done),
         Said::Failed => effect == Some(Effect::Failed),
@@ -656,5 +672,24 @@ mod tests {
                 "{guest:?} {at:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_delete_that_finds_another_under_way_is_done_with_it_and_deletes_nothing_else() {
+        let mut joined = vm(&[(CREATE, Said::Created)]).unwrap();
+        joined.ask(10, DELETE, 0);
+        joined.ask(11, DELETE, 0);
+        joined.answer(10, &Said::Done).unwrap();
+        joined.answer(11, &Said::Done).unwrap();
+        // That there was no VM before is no end of one.
+        let mut alone = Vm::absent();
+        alone.ask(0, DELETE, 0);
+        alone.ask(1, CREATE, 0);
+        alone.answer(1, &Said::Created).unwrap();
+        alone.answer(0, &Said::Done).unwrap();
+        assert!(alone.rest(At::Stopped, None).is_err());
+        let mut never = Vm::absent();
+        never.ask(0, DELETE, 0);
+        assert!(never.answer(0, &Said::Done).is_err());
     }
 }
