@@ -21,9 +21,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What is said through each port gets to the other side, and nowhere else.
 pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<()> {
     terminal(rig, guest)?;
+    // The terminal has no name.
     let device = guest.run(&format!(
-        "for port in /sys/class/virtio-ports/*; do \
-         grep -qx {PORT} $port/name && echo /dev/${{port##*/}}; done"
+        "for name in /sys/class/virtio-ports/*/name; do \
+         grep -qx {PORT} $name && port=${{name%/name}}; done; echo /dev/${{port##*/}}"
     ))?;
     ensure!(
         device.starts_with("/dev/vport"),
