@@ -185,9 +185,10 @@ async fn a_boot_that_is_cancelled_before_its_guest_runs_is_undone() {
     let vm = host.create("vm", roost_guests::HELLO).await.id;
     let closed = backend.gate.write().await;
     let boot = ask(&host, vm, Verb::Boot).await;
-    // It is accepted, and the worker can't be started yet.
+    // It is accepted, and the worker can't be started yet; it may not have been tried yet, either.
     let asked = host.engine.cancel(boot.id, Duration::ZERO).await.unwrap();
-    assert_eq!(asked.state, OperationState::Running);
+    let is_known = asked.state == OperationState::Running || is_cancelled(&asked);
+    assert!(is_known, "{asked:?}");
     drop(closed);
     let boot = host.done(boot.id).await;
     assert!(is_cancelled(&boot), "{boot:?}");
