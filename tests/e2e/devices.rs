@@ -197,9 +197,8 @@ fn what_can_not_be_a_device_is_refused_by_name() {
     );
 }
 
-#[test]
-fn a_console_port_is_logged_typed_on_and_kept_and_one_that_is_not_there_refused() {
-    let mut host = Host::start();
+/// A VM `a` that talks on its console port.
+fn create_with_console(host: &Host) {
     let kernel = host.file("virtio_console", roost_guests::VIRTIO_CONSOLE);
     host.roost(&[
         "vm",
@@ -210,6 +209,12 @@ fn a_console_port_is_logged_typed_on_and_kept_and_one_that_is_not_there_refused(
         &kernel,
         "--console",
     ]);
+}
+
+#[test]
+fn a_console_port_is_logged_typed_on_and_kept_and_one_that_is_not_there_refused() {
+    let mut host = Host::start();
+    create_with_console(&host);
     let error = host.refused(&["vm", "console", "a", "--port", "0"]);
     assert!(error.contains("does not run"), "{error}");
     host.roost(&["vm", "boot", "a"]);
@@ -276,16 +281,7 @@ fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
 #[test]
 fn a_guest_is_told_the_size_of_the_terminal_that_joins_and_each_new_one() {
     let host = Host::start();
-    let kernel = host.file("virtio_console", roost_guests::VIRTIO_CONSOLE);
-    host.roost(&[
-        "vm",
-        "create",
-        "--name",
-        "a",
-        "--kernel",
-        &kernel,
-        "--console",
-    ]);
+    create_with_console(&host);
     host.roost(&["vm", "boot", "a"]);
     let (mut person, program) = terminal();
     let is_cooked = |program: &File| {

@@ -126,6 +126,8 @@ pub(crate) struct Actor {
     /// An operation that is journaled as running and that nobody asked for: a guest's reboot, or
     /// a recovery policy's delete.
     pub(crate) begun: Option<Operation>,
+    /// What waited for the VM when its delete began, until the delete's first commit ends it.
+    pub(crate) overtaken: Vec<Operation>,
     /// An incident that is written down and that the recovery policy has not decided about. It is
     /// asked when no operation is under way, so that whoever sees the VM failed can boot it.
     pub(crate) undecided: Option<Incident>,
@@ -190,6 +192,7 @@ impl Actor {
             window: None,
             restart: None,
             begun: None,
+            overtaken: Vec::new(),
             undecided: None,
             deleted: false,
             unanswered: 0,
@@ -229,10 +232,8 @@ impl Actor {
                 tracing::error!(vm = %self.record.id, %error, "a step could not be journaled");
             }
         }
-        if self.deleted
-            && let Err(error) = desk.clear(&self.record).await
-        {
-            tracing::error!(vm = %self.record.id, %error, "what waits could not be ended");
+        if self.deleted {
+            desk.answer_endings();
         }
         self.detach();
     }
@@ -272,6 +273,9 @@ impl Actor {
         desk: &mut Desk,
         mut operation: Operation,
     ) -> Result<(), CommitError> {
+        if operation.verb == Verb::Delete {
+            self.overtaken.extend(desk.queue.drain());
+        }
         let asked = operation.clone();
         desk.beside(&asked, self.finish(&mut operation)).await
     }

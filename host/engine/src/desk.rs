@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use roost_model::{
     Effect, Grace, NotCancellable, Operation, OperationId, Origin, Place, RequestQueue, Verb,
-    Verdict, VmId, VmRecord, VmState,
+    Verdict, VmId, VmState,
 };
-use roost_store::{Change, CommitError};
+use roost_store::Change;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::context::Context;
@@ -201,21 +201,10 @@ impl Desk {
         Ok(changes)
     }
 
-    /// Ends all that waits for a VM that is not there any more.
-    pub(crate) async fn clear(&mut self, record: &VmRecord) -> Result<(), CommitError> {
+    /// Tells whoever waits for the VM's shutdown that it is not there any more.
+    pub(crate) fn answer_endings(&mut self) {
         for (_, reply) in self.endings.drain(..) {
             let _ = reply.send(true);
         }
-        let mut changes = Vec::new();
-        for mut operation in self.queue.drain() {
-            let kind = journal::cancel(&self.context, &mut operation, "the VM was deleted");
-            changes.push(Change::PutOperation(operation));
-            changes.push(Change::AppendEvent(self.context.vm_event(record, kind)));
-        }
-        if !changes.is_empty() {
-            self.context.write(Effect::WriteCancelled, changes).await?;
-            self.announce_end();
-        }
-        Ok(())
     }
 }

@@ -296,6 +296,9 @@ impl Engine {
         if let Some(over) = over(&found) {
             return over;
         }
+        if found.verb == Verb::Shutdown && !found.origin.is_user() {
+            return Err(NotCancellable::Emptied(found.origin).into());
+        }
         let asked = match self.context.actor(found.vm) {
             Some(actor) => actor.cancel(operation).await,
             None => Err(NotCancellable::TooFar(found.verb).into()),

@@ -96,6 +96,8 @@ metrics! {
         "Things that a person must do.";
     outbox: IntGauge = "roost_billing_outbox_windows"
         "Closed usage windows that are not charged for.";
+    billing_lag: IntGauge = "roost_billing_lag_seconds"
+        "Time since the end of the oldest usage window that is not charged for.";
     journal: IntGauge = "roost_decision_journal_entries"
         "Decisions in the journal.";
     events: IntGauge = "roost_events"
@@ -179,12 +181,16 @@ impl Context {
             let bytes = metrics.kv_bytes.with_label_values(&[plugin.as_str()]);
             bytes.set(gauge(usage.bytes));
         }
+        let oldest = store.outbox(1)?;
+        let ended_ms = oldest.first().map(|window| window.end_ms);
+        let lag_ms = ended_ms.map_or(0, |ended_ms| self.now_ms().saturating_sub(ended_ms));
         let counts = store.counts()?;
         for (metric, value) in [
             (&metrics.open_incidents, counts.open_incidents),
             (&metrics.cleanup_tasks, counts.cleanup_tasks),
             (&metrics.actions_required, counts.actions_required),
             (&metrics.outbox, counts.outbox),
+            (&metrics.billing_lag, lag_ms / 1000),
             (&metrics.journal, counts.decisions),
             (&metrics.quarantined, counts.quarantines),
             (&metrics.events, store.last_event()?),

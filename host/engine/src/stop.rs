@@ -118,6 +118,7 @@ impl Actor {
         let (step, desired) = (Step::StopWorker, DesiredState::Deleted);
         self.intend_stop(operation, step, desired, VmState::Deleting)
             .await?;
+        self.overtaken.clear();
         self.end_worker(WindowClose::Stop).await?;
         let context = self.context.clone();
 
@@ -172,7 +173,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Writes down that the worker is to be ended.
+    /// Writes down that the worker is to be ended, and with a delete that nothing waits any more.
     async fn intend_stop(
         &mut self,
         operation: &mut Operation,
@@ -184,6 +185,9 @@ impl Actor {
         let mut draft = self.draft();
         draft.record.desired = desired;
         draft.state(&context, through);
+        for mut waiting in self.overtaken.iter().cloned() {
+            draft.cancel(&context, &mut waiting, "the VM was deleted");
+        }
         intend(&context, operation, step);
         draft.operation(operation);
         self.commit(Effect::WriteStopping, draft).await

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use host::Host;
 use host::component::{ALLOW_WITH_32_VCPUS, admission};
 use host::fake::Fake;
-use roost_engine::{EngineError, Push};
+use roost_engine::EngineError;
 use roost_model::{
-    Amounts, Binding, BindingMode, Capacity, CapacityExceeded, CapacityLimit, Hook, InstanceMode,
-    OnFailure, Quantity, Scope, Selector, Tenant, Verb, VmRecord, VmSpec,
+    Amounts, Capacity, CapacityExceeded, CapacityLimit, Hook, Quantity, Scope, Tenant, Verb,
+    VmRecord, VmSpec,
 };
 
 /// The policy that is bundled for admission.
@@ -127,25 +127,8 @@ async fn what_a_policy_adds_to_a_spec_counts() {
         quantity: Quantity::Vcpus,
     };
     let (host, template, most) = with_room(limit, 4).await;
-    let pushed = host.engine.push_plugin(Push {
-        name: "generous".parse().unwrap(),
-        component: admission(ALLOW_WITH_32_VCPUS),
-        settings: String::new(),
-        grants: None,
-    });
-    pushed.await.unwrap();
-    let generous = "generous".parse().unwrap();
-    host.engine.activate_plugin(&generous, None).await.unwrap();
-    let binding = Binding {
-        plugin: generous,
-        hook: Hook::Admission,
-        selector: Selector::default(),
-        priority: 10,
-        on_failure: OnFailure::Deny,
-        mode: BindingMode::Enforce,
-        instance: InstanceMode::Fresh,
-    };
-    host.engine.bind(binding).await.unwrap();
+    let generous = admission(ALLOW_WITH_32_VCPUS);
+    host.install("generous", Hook::Admission, generous).await;
     let refused = exceeded(host.engine.create(named(&template, tenant("a"), 1)).await);
     assert_eq!(
         refused,

@@ -9,10 +9,10 @@ use std::time::Duration;
 use host::Host;
 use host::component::{GIVE_UP, cleanup};
 use host::fake::Fake;
-use roost_engine::{EngineError, Push};
+use roost_engine::EngineError;
 use roost_model::{
-    Binding, BindingMode, Button, Control, EventKind, Hook, IncidentKind, InstanceMode, OnFailure,
-    OperationState, Origin, RecoveryAction, Resolution, Resource, Selector, Verb, VmId,
+    Button, Control, EventKind, GuestExit, Hook, IncidentKind, OperationState, Origin,
+    RecoveryAction, Resolution, Resource, Verb, VmId,
 };
 
 async fn booted() -> (Host, Arc<Fake>, VmId) {
@@ -172,25 +172,8 @@ async fn a_worker_that_does_not_die_is_cleaned_up_later_whatever_its_vm_does() {
 async fn given_up() -> (Host, Arc<Fake>, roost_model::ActionRequired) {
     let backend = Fake::new();
     let host = Host::start_with(backend.clone(), |config| config.audit_interval = None).await;
-    let name: roost_model::Name = "gives-up".parse().unwrap();
-    let push = Push {
-        name: name.clone(),
-        component: cleanup(GIVE_UP),
-        settings: String::new(),
-        grants: None,
-    };
-    host.engine.push_plugin(push).await.unwrap();
-    host.engine.activate_plugin(&name, None).await.unwrap();
-    let binding = Binding {
-        hook: Hook::Cleanup,
-        plugin: name,
-        selector: Selector::default(),
-        priority: 100,
-        mode: BindingMode::Enforce,
-        on_failure: OnFailure::Builtin,
-        instance: InstanceMode::Fresh,
-    };
-    host.engine.bind(binding).await.unwrap();
+    host.install("gives-up", Hook::Cleanup, cleanup(GIVE_UP))
+        .await;
     let vm = host.create("vm", roost_guests::HELLO).await.id;
     host.succeed(vm, Verb::Boot).await;
     backend.immortal.lock().unwrap().insert(pid(&host, vm));
@@ -301,7 +284,7 @@ async fn a_worker_that_ends_while_it_is_asked_is_that_of_a_vm_that_does_not_run(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_ended_before_its_boot_was_written_down_has_run() {
     let backend = Fake::new();
-    backend.brief.store(true, Ordering::Relaxed);
+    *backend.brief.lock().unwrap() = Some(GuestExit::Reset);
     let host = Host::start_with(backend.clone(), |config| config.audit_interval = None).await;
     let vm = host.create("vm", roost_guests::HELLO).await.id;
     host.succeed(vm, Verb::Boot).await;

@@ -10,7 +10,8 @@ use host::Host;
 use host::fake::Fake;
 use roost_engine::{Emptied, EngineError};
 use roost_model::{
-    DesiredState, DrainState, EventKind, GuestExit, OperationState, Origin, Verb, VmId, VmState,
+    DesiredState, DrainState, EventKind, GuestExit, NotCancellable, OperationState, Origin, Verb,
+    VmId, VmState,
 };
 
 /// Longer than any test: who gets so much ends before.
@@ -70,6 +71,14 @@ async fn guests_that_end_by_themselves_are_not_forced_and_the_others_are_at_the_
     let report = host.engine.drain_report().unwrap();
     assert_eq!(report.state, DrainState::Draining);
     assert_eq!((report.remaining, report.vms[0].id), (1, stubborn));
+    // A drain is ended as a whole.
+    let unfinished = host.engine.store().unfinished_operations().unwrap();
+    let refused = host.engine.cancel(unfinished[0].id, LONG).await;
+    let of_drain = NotCancellable::Emptied(Origin::Drain);
+    assert!(
+        matches!(refused, Err(EngineError::NotCancellable(why)) if why == of_drain),
+        "{refused:?}"
+    );
     // An operator loses patience.
     host.engine.drain(Duration::ZERO).await.unwrap();
     let report = host.engine.wait_for_drain(LONG).await.unwrap();

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::Host;
-use host::component::{RESTART_LATER, recovery};
+use host::component::{DESTROY, RESTART_LATER, recovery};
 use host::fake::Fake;
-use roost_engine::{EngineError, Push};
+use roost_engine::EngineError;
 use roost_model::{
-    Binding, BindingMode, Button, Grace, Hook, InstanceMode, MAX_WAITING, NotCancellable,
-    OnFailure, Operation, OperationState, Origin, Refusal, Selector, Step, StepState, Verb, VmId,
+    Button, EventKind, Grace, GuestExit, Hook, MAX_WAITING, NotCancellable, Operation,
+    OperationState, Origin, Refusal, Step, StepState, Verb, VmId,
 };
 
 /// Longer than any test: who waits for a guest of these waits for somebody else.
@@ -229,25 +229,8 @@ async fn what_has_come_too_far_is_not_cancelled_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_that_recovery_delays_is_an_operation_and_can_be_cancelled() {
     let (host, backend, vm) = booted().await;
-    let name: roost_model::Name = "later".parse().unwrap();
-    let push = Push {
-        name: name.clone(),
-        component: recovery(RESTART_LATER),
-        settings: String::new(),
-        grants: None,
-    };
-    host.engine.push_plugin(push).await.unwrap();
-    host.engine.activate_plugin(&name, None).await.unwrap();
-    let binding = Binding {
-        hook: Hook::Recovery,
-        plugin: name,
-        selector: Selector::default(),
-        priority: 100,
-        mode: BindingMode::Enforce,
-        on_failure: OnFailure::Builtin,
-        instance: InstanceMode::Fresh,
-    };
-    host.engine.bind(binding).await.unwrap();
+    host.install("later", Hook::Recovery, recovery(RESTART_LATER))
+        .await;
     let pending = async |host: &Host| {
         let store = host.engine.store();
         let find = || {
@@ -309,4 +292,43 @@ async fn what_waits_outlives_the_host_and_a_delete_hurries_a_shutdown() {
     }
     assert_eq!(host.engine.store().vms().unwrap(), []);
     assert!(backend.workers.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_vm_that_recovery_destroys_ends_as_its_delete_begins() {
+    let (host, backend, vm) = booted().await;
+    host.install("destroy", Hook::Recovery, recovery(DESTROY))
+        .await;
+    let closed = backend.gate.write().await;
+    *backend.brief.lock().unwrap() = Some(GuestExit::TripleFault);
+    let reboot = ask(&host, vm, Verb::Reboot).await;
+    let waiting = [
+        ask(&host, vm, Verb::Pause).await.id,
+        ask(&host, vm, Verb::Shutdown).await.id,
+    ];
+    drop(closed);
+    assert_eq!(host.done(reboot.id).await.state, OperationState::Succeeded);
+    for operation in waiting {
+        let ended = host.done(operation).await;
+        assert!(is_cancelled(&ended), "{ended:?}");
+    }
+    // In the commit that begins the delete: a host that dies leaves all of it, or nothing.
+    let deleting = |kind: &EventKind| {
+        let to = match kind {
+            EventKind::StateChanged { to, .. } => to,
+            _ => return false,
+        };
+        to == "deleting"
+    };
+    let begun = host.event(0, deleting).await;
+    let next = host.engine.store().events(begun.number, 2).unwrap();
+    let ended = next.into_iter().map(|event| match event.event.kind {
+        EventKind::OperationEnded {
+            operation,
+            cancelled: Some(_),
+            ..
+        } => operation,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), waiting);
 }

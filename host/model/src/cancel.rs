@@ -1,6 +1,6 @@
 //! What can't be called off, and why.
 
-use crate::Verb;
+use crate::{Origin, Verb};
 
 /// Why an operation is not cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -11,9 +11,20 @@ pub enum NotCancellable {
     /// It has come too far.
     #[error("{0} can't be cancelled any more: {why}", why = too_far(*.0))]
     TooFar(Verb),
+    /// A VM is shut down because the node is emptied, which is to be called off as a whole.
+    #[error("the node is being emptied; {}", emptied(*.0))]
+    Emptied(Origin),
     /// Another operation is about to take its place.
     #[error("another operation takes its place")]
     Superseded,
+}
+
+/// How to have VMs run, whoever empties the node.
+const fn emptied(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Host => "the next host boots the VM again",
+        _ => "end the drain instead, and boot the VM again",
+    }
 }
 
 /// Why a verb that is under way goes on. Only a boot whose vCPUs do not run yet can be undone, and

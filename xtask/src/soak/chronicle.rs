@@ -196,9 +196,6 @@ impl Chronicle {
         let done = match event["divergence"].as_str() {
             Some("worker-missing") => facts.killed.iter().any(|(killed, _)| killed == vm),
             Some("run-directory-unrecorded") => facts.strangers.contains(vm),
-            // A host that dies when it has deleted a VM leaves it to the next one's audit to end
-            // what waited for that VM.
-            Some("operation-unowned") => event["repair"] == "corrected",
             _ => false,
         };
         ensure!(done, "nobody did that");

@@ -37,6 +37,9 @@ pub(crate) const LEAVE_STOPPED: &str = "(i32.store8 (i32.const 512) (i32.const 2
 /// Marks a VM failed.
 pub(crate) const MARK_FAILED: &str = "(i32.store8 (i32.const 512) (i32.const 3)) i32.const 512";
 
+/// Deletes a VM.
+pub(crate) const DESTROY: &str = "(i32.store8 (i32.const 512) (i32.const 4)) i32.const 512";
+
 fn encode(resolve: &Resolve, package: PackageId, world: &str, module: &str) -> Vec<u8> {
     let world = resolve.select_world(&[package], Some(world)).unwrap();
     let mut module = wat::parse_str(format!("(module {module})")).unwrap();

@@ -45,8 +45,8 @@ pub(crate) struct Fake {
     pub(crate) printed: Arc<AtomicU64>,
     /// Whether workers are gone, and nobody has noticed yet.
     pub(crate) gone: Arc<AtomicBool>,
-    /// Whether guests have ended by themselves before anybody hears that they run.
-    pub(crate) brief: Arc<AtomicBool>,
+    /// How guests have ended by themselves before anybody hears that they run, if they have.
+    pub(crate) brief: Arc<Mutex<Option<GuestExit>>>,
     guests: Mutex<BTreeMap<u32, Arc<Guest>>>,
 }
 
@@ -179,7 +179,7 @@ struct Guest {
     ran_ns: Arc<AtomicU64>,
     printed: Arc<AtomicU64>,
     gone: Arc<AtomicBool>,
-    brief: Arc<AtomicBool>,
+    brief: Arc<Mutex<Option<GuestExit>>>,
     devices: Mutex<Option<roost_worker::Devices>>,
 }
 
@@ -209,7 +209,7 @@ impl VmHandle for Guest {
     }
 
     async fn resume(&self) -> Result<(), ControlError> {
-        if self.brief.load(Ordering::Relaxed) {
+        if self.brief.lock().unwrap().is_some() {
             return Err(ControlError::GuestEnded);
         }
         self.answer("resume", ())
@@ -302,10 +302,10 @@ impl VmHandle for Guest {
     }
 
     async fn next_event(&self) -> HandleEvent {
-        if self.brief.load(Ordering::Relaxed) {
+        if let Some(exit) = self.brief.lock().unwrap().clone() {
             return HandleEvent::GuestExited {
                 sequence: 1,
-                exit: GuestExit::Reset,
+                exit,
                 counters: Counters::default(),
                 at_ms: 0,
             };

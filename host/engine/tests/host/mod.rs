@@ -3,6 +3,7 @@
 
 pub(crate) mod component;
 pub(crate) mod fake;
+pub(crate) mod policy;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

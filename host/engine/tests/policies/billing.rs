@@ -1,7 +1,10 @@
 //! A billing policy that fails gives nothing away: windows wait until one decides.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use roost_engine::{Clock, SystemClock};
 use roost_model::*;
 
 use crate::binding;
@@ -17,13 +20,35 @@ async fn run(host: &Host, vm: &str) -> VmId {
     vm
 }
 
+/// The machine's clock, so many ms ahead.
+struct Ahead(Arc<AtomicU64>);
+
+impl Clock for Ahead {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms() + self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// For how long windows have waited to be charged for, seconds, as the metrics say.
+async fn lag(host: &Host) -> u64 {
+    let metrics = host.engine.metrics().await.unwrap();
+    let mut lines = metrics.lines();
+    let lag = lines.find_map(|line| line.strip_prefix("roost_billing_lag_seconds "));
+    lag.unwrap().parse().unwrap()
+}
+
 fn outbox(host: &Host) -> Vec<UsageWindow> {
     host.engine.store().outbox(usize::MAX).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_wait_for_a_policy_that_fails_over_the_end_of_their_vm_and_of_the_host() {
-    let host = Host::start(in_process()).await;
+    let ahead = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&ahead);
+    let host = Host::start_with(in_process(), move |config| {
+        config.clock = Arc::new(Ahead(Arc::clone(&clock)));
+    })
+    .await;
     host.install("p", Hook::Billing, billing(TRAP)).await;
     let (gone, stays) = (run(&host, "gone").await, run(&host, "stays").await);
     host.succeed(stays, Verb::Shutdown).await;
@@ -41,11 +66,16 @@ async fn windows_wait_for_a_policy_that_fails_over_the_end_of_their_vm_and_of_th
     assert_eq!(vms, BTreeSet::from([gone, stays]));
     assert_eq!(host.engine.store().charges(None, 9).unwrap(), []);
 
+    ahead.store(3_600_000, Ordering::Relaxed);
+    let waited = lag(&host).await;
+    assert!((3_600..7_200).contains(&waited), "{waited}");
+
     // The bundled policy decides from now on.
     let unbound = host.engine.unbind(Hook::Billing, &name("p")).await;
     unbound.unwrap();
     host.until("all is charged for", || outbox(&host).is_empty())
         .await;
+    assert_eq!(lag(&host).await, 0);
     let store = host.engine.store();
     assert_eq!(store.departed(gone).unwrap(), None);
     let windows = store.windows(None, usize::MAX).unwrap();

@@ -12,27 +12,11 @@ mod replay;
 mod values;
 
 use host::Host;
-use roost_engine::{DecisionFilter, Order, Push};
+pub(crate) use host::policy::{binding, name, push};
+use roost_engine::{DecisionFilter, Order};
 use roost_model::*;
 
 impl Host {
-    pub(crate) async fn push(&self, plugin: &str, component: Vec<u8>) -> PluginRevision {
-        let pushed = self.engine.push_plugin(push(plugin, component)).await;
-        pushed.unwrap()
-    }
-
-    /// Pushes, activates and binds above the bundled policies.
-    pub(crate) async fn install(&self, plugin: &str, hook: Hook, component: Vec<u8>) {
-        self.push(plugin, component).await;
-        self.activate(plugin, None).await;
-        self.engine.bind(binding(plugin, hook)).await.unwrap();
-    }
-
-    pub(crate) async fn activate(&self, plugin: &str, revision: Option<u64>) -> Plugin {
-        let activated = self.engine.activate_plugin(&name(plugin), revision).await;
-        activated.unwrap()
-    }
-
     pub(crate) fn plugin(&self, plugin: &str) -> Plugin {
         self.engine.show_plugin(&name(plugin)).unwrap().plugin
     }
@@ -47,31 +31,6 @@ impl Host {
         let page = self.engine.store().decisions(&filter, order, usize::MAX);
         let items = page.unwrap().items.into_iter();
         items.map(|record| record.decision).collect()
-    }
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-pub(crate) fn push(plugin: &str, component: Vec<u8>) -> Push {
-    Push {
-        name: name(plugin),
-        component,
-        settings: String::new(),
-        grants: None,
-    }
-}
-
-pub(crate) fn binding(plugin: &str, hook: Hook) -> Binding {
-    Binding {
-        hook,
-        plugin: name(plugin),
-        selector: Selector::default(),
-        priority: 100,
-        mode: BindingMode::Enforce,
-        on_failure: OnFailure::Builtin,
-        instance: InstanceMode::Fresh,
     }
 }
 
