@@ -246,7 +246,7 @@ impl Actor {
             event = next_event(self.handle.as_ref()) => Turn::Worker(event),
             () = std::future::ready(()), if !desk.endings.is_empty() => Turn::Ending,
             () = std::future::ready(()), if takes_turns => Turn::Next,
-            message = desk.mailbox.recv() => message.map_or(Turn::End, Turn::Message),
+            message = desk.next_message() => message.map_or(Turn::End, Turn::Message),
             place = due(&self.context, self.restart.as_ref()) => Turn::Restart(place),
             Some(inspection) = self.inspections.recv() => Turn::Inspection(inspection),
             () = at(self.silence_due) => Turn::Silence,

@@ -58,7 +58,10 @@ pub(crate) struct Desk {
     pub(crate) queue: RequestQueue,
     /// Who wants the VM shut down, because the node is emptied, and is not heard yet.
     pub(crate) endings: VecDeque<(Why, oneshot::Sender<bool>)>,
-    pub(crate) mailbox: mpsc::Receiver<Message>,
+    mailbox: mpsc::Receiver<Message>,
+    /// One that came when what is under way had ended for whoever looks, but not here yet: it is
+    /// about the VM as it is after that.
+    late: Option<Message>,
     /// Whether the host process ends.
     pub(crate) closed: bool,
     signals: Arc<Signals>,
@@ -79,6 +82,7 @@ impl Desk {
             queue: RequestQueue::default(),
             endings: VecDeque::new(),
             mailbox,
+            late: None,
             closed: false,
             signals,
             ended,
@@ -98,12 +102,17 @@ impl Desk {
     ) -> T {
         self.queue.begin(operation);
         self.signals.hurry(self.queue.has_delete());
+        if let Some(message) = self.late.take() {
+            self.answer(message).await;
+        }
         let mut work = pin!(work);
         let done = loop {
+            let listens = !self.closed && self.late.is_none();
             tokio::select! {
                 biased;
                 done = &mut work => break done,
-                message = self.mailbox.recv(), if !self.closed => match message {
+                message = self.mailbox.recv(), if listens => match message {
+                    Some(message) if self.is_over(operation.id) => self.late = Some(message),
                     Some(message) => self.answer(message).await,
                     None => {
                         self.closed = true;
@@ -116,6 +125,20 @@ impl Desk {
         self.queue.end();
         self.announce_end();
         done
+    }
+
+    /// The next message to answer while nothing is under way; none when the host process ends.
+    pub(crate) async fn next_message(&mut self) -> Option<Message> {
+        match self.late.take() {
+            Some(message) => Some(message),
+            None => self.mailbox.recv().await,
+        }
+    }
+
+    /// Whether the end of an operation is written down.
+    fn is_over(&self, operation: OperationId) -> bool {
+        let found = self.context.store.operation(operation);
+        matches!(found, Ok(Some(operation)) if operation.is_done())
     }
 
     /// Answers a message that comes while something is under way.

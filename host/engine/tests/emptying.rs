@@ -102,10 +102,8 @@ async fn a_node_that_drains_takes_and_boots_nothing_even_after_a_restart_until_i
 
     let host = host.restart(backend).await;
     refused(&host, vm).await;
-    assert_eq!(
-        host.engine.drain_report().unwrap().state,
-        DrainState::Drained
-    );
+    let report = host.engine.wait_for_drain(LONG).await.unwrap();
+    assert_eq!(report.state, DrainState::Drained);
     let report = host.engine.end_drain().await.unwrap();
     assert_eq!((report.state, report.drain), (DrainState::Off, None));
     let record = host.record(vm);

@@ -3,6 +3,7 @@
 mod host;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use host::Host;
@@ -200,6 +201,23 @@ async fn a_boot_that_is_cancelled_before_its_guest_runs_is_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_sees_an_operation_end_can_ask_at_once_for_what_is_legal_then() {
+    let (host, backend, vm) = booted().await;
+    host.succeed(vm, Verb::Shutdown).await;
+    for _ in 0..50 {
+        backend.failing_launches.store(1, Ordering::Relaxed);
+        let failing = ask(&host, vm, Verb::Boot).await;
+        // The store tells it before the actor does.
+        let found = || host.engine.store().operation(failing.id).unwrap().unwrap();
+        host.until("it fails", || found().is_done()).await;
+        assert!(error(&found()).contains("told to fail"), "{:?}", found());
+        ask(&host, vm, Verb::Boot).await;
+        let shutdown = ask(&host, vm, Verb::Shutdown).await;
+        host.done(shutdown.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_has_come_too_far_is_not_cancelled_and_says_why() {
     let (host, backend, vm) = booted().await;
     let operations = host.engine.store().operations(Some(vm), 100).unwrap();
@@ -300,8 +318,8 @@ async fn what_waits_for_a_vm_that_recovery_destroys_ends_as_its_delete_begins() 
     host.install("destroy", Hook::Recovery, recovery(DESTROY))
         .await;
     let closed = backend.gate.write().await;
-    *backend.brief.lock().unwrap() = Some(GuestExit::TripleFault);
     let reboot = ask(&host, vm, Verb::Reboot).await;
+    *backend.brief.lock().unwrap() = Some(GuestExit::TripleFault);
     let waiting = [
         ask(&host, vm, Verb::Pause).await.id,
         ask(&host, vm, Verb::Shutdown).await.id,
