@@ -164,6 +164,19 @@ fn a_host_answers_on_the_socket_that_it_is_passed_tells_how_it_is_and_leaves_the
 }
 
 #[test]
+fn a_manager_that_does_not_read_holds_nothing_up() {
+    let manager = Manager::new();
+    let flood = UnixDatagram::unbound().unwrap();
+    flood.set_nonblocking(true).unwrap();
+    flood.connect(manager.dir.path().join("notify")).unwrap();
+    while flood.send(b"unread").is_ok() {}
+    let mut host = manager.start(&[]);
+    manager.boot("web");
+    manager.json(&["vm", "delete", "web"]);
+    assert!(terminate(&mut host));
+}
+
+#[test]
 fn a_worker_has_nothing_of_what_the_manager_passed() {
     let manager = Manager::new();
     let mut host = manager.start(&["--stop-vms", "--stop-vms-deadline", "0"]);

@@ -86,27 +86,29 @@ pub(crate) fn build_vmm_example(release: bool) -> Result<PathBuf> {
 pub(crate) struct Built {
     /// Where it is.
     pub(crate) executable: PathBuf,
+    /// The package's name.
+    pub(crate) package: String,
     /// The package's folder, in which cargo starts tests.
-    pub(crate) package: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The target's name.
     pub(crate) name: String,
     /// A test, rather than a program that a test starts.
     pub(crate) test: bool,
 }
 
-/// Builds the tests that `selection` (arguments of `cargo test`) names, and the programs that they
-/// start.
+/// Builds the tests of the whole workspace, and the programs that they start. Dependencies have
+/// other features in a build of some packages alone, and would be built once more for that.
 ///
 /// # Errors
 /// The build fails.
-pub(crate) fn build_tests(selection: &[&str]) -> Result<Vec<Built>> {
+pub(crate) fn build_tests() -> Result<Vec<Built>> {
     let output = cargo()
         .args([
             "test",
+            "--workspace",
             "--no-run",
             "--message-format=json-render-diagnostics",
         ])
-        .args(selection)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -118,8 +120,9 @@ pub(crate) fn build_tests(selection: &[&str]) -> Result<Vec<Built>> {
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let message: Value = serde_json::from_str(line)
             .with_context(|| format!("cargo printed a line that is no JSON: {line:?}"))?;
-        let (Some(executable), Some(manifest), Some(name)) = (
+        let (Some(executable), Some(package), Some(manifest), Some(name)) = (
             message["executable"].as_str(),
+            message["package_id"].as_str().and_then(package_name),
             message["manifest_path"].as_str(),
             message["target"]["name"].as_str(),
         ) else {
@@ -127,7 +130,8 @@ pub(crate) fn build_tests(selection: &[&str]) -> Result<Vec<Built>> {
         };
         built.push(Built {
             executable: executable.into(),
-            package: Path::new(manifest)
+            package: package.to_owned(),
+            folder: Path::new(manifest)
                 .parent()
                 .unwrap_or(Path::new("/"))
                 .to_owned(),
@@ -138,16 +142,43 @@ pub(crate) fn build_tests(selection: &[&str]) -> Result<Vec<Built>> {
     Ok(built)
 }
 
-/// The `roost` binary that the tests of the whole workspace use. Dependencies have other features
-/// there than in a build of the binary alone: after the tests, this builds nothing.
+/// The name in a package id specification, which leaves it out where it is the folder's.
+fn package_name(id: &str) -> Option<&str> {
+    let (place, version) = id.rsplit_once('#')?;
+    match version.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => place.rsplit('/').next(),
+    }
+}
+
+/// The `roost` binary that the tests of the whole workspace use: after them, this builds nothing.
 ///
 /// # Errors
 /// The build fails.
 pub(crate) fn tested_roost() -> Result<PathBuf> {
     plugins::build()?;
-    build_tests(&["--workspace"])?
+    build_tests()?
         .into_iter()
         .find(|built| built.name == "roost" && !built.test)
         .map(|built| built.executable)
         .context("the tests of the workspace use no `roost` binary")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_named_by_its_id_or_its_folder() {
+        for (id, name) in [
+            (
+                "path+file:///work/host/api#roost-api@0.1.0",
+                Some("roost-api"),
+            ),
+            ("path+file:///work/host/roost#0.1.0", Some("roost")),
+            ("roost", None),
+        ] {
+            assert_eq!(package_name(id), name);
+        }
+    }
 }

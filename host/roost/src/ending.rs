@@ -12,7 +12,7 @@ use std::time::Duration;
 use roost_engine::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::service;
+use crate::service::Manager;
 
 /// Longest that a host takes to end once its VMs have had their time: to stop those that did not
 /// end, which takes a minute where workers do not answer, and to finish what it is at.
@@ -45,16 +45,20 @@ impl Signals {
 /// end with it and have `vms` to do so. Returns whether what it is at may be finished.
 pub(crate) async fn until_stopped(
     signals: &mut Signals,
+    manager: &Manager,
     engine: &Engine,
     vms: Option<Duration>,
 ) -> bool {
     signals.next().await;
     let Some(patience) = vms else {
-        service::stopping("the host stops; VMs go on", LEAVING);
+        let status = "the host stops; VMs go on";
+        manager.stopping(status, LEAVING).await;
         tracing::info!("the host stops; VMs go on");
         return true;
     };
-    service::stopping("VMs are shut down", patience + LEAVING);
+    manager
+        .stopping("VMs are shut down", patience + LEAVING)
+        .await;
     tracing::info!(
         patience_s = patience.as_secs(),
         "the host stops with its VMs; another signal stops them at once"

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::capacity::VmLimits;
 use crate::ending::{self, Signals};
 use crate::plugin::Limits;
-use crate::service;
+use crate::service::{self, Manager};
 
 /// Descriptors that a host with thousands of VMs needs: a few for each.
 const DESCRIPTORS: u64 = 65_536;
@@ -137,14 +137,17 @@ impl Serve {
         let engine = Engine::start(config, store, blobs, policies, backend).await?;
         tracing::info!(socket = %socket.path.display(), "the host is ready");
         crate::output::line(&format!("ready: {}", socket.path.display()))?;
-        service::ready(&format!("answers on {}", socket.path.display()));
-        tokio::spawn(service::feed_watchdog(engine.clone()));
+        let manager = Manager::new().context("no thread can be started")?;
+        let status = format!("answers on {}", socket.path.display());
+        tokio::spawn(manager.clone().ready(status, engine.clone()));
 
         let vms = self
             .stop_vms
             .then(|| Duration::from_secs(self.stop_vms_deadline));
         let mut in_order = false;
-        let stop = async { in_order = ending::until_stopped(&mut signals, &engine, vms).await };
+        let stop = async {
+            in_order = ending::until_stopped(&mut signals, &manager, &engine, vms).await;
+        };
         roost_api::serve(socket.listener, engine.clone(), stop).await;
         if in_order {
             engine.shutdown().await;

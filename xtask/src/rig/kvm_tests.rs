@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::initramfs::Initramfs;
 use super::machine::Job;
@@ -45,13 +45,31 @@ const FIXTURES: [&str; 8] = [
 /// One test executable on an emulated CPU.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Builds the tests of `packages`, and the programs that they start.
+/// Builds the tests of `packages`, each `PACKAGE` or `PACKAGE:TEST`, and the programs that they
+/// start.
 pub(crate) fn build(packages: &[impl AsRef<str>]) -> Result<Vec<Built>> {
-    let selection = packages
-        .iter()
-        .flat_map(|package| ["-p", package.as_ref()])
-        .collect::<Vec<_>>();
-    workspace::build_tests(&selection).context("the tests that need KVM do not build")
+    let mut built = workspace::build_tests().context("the tests that need KVM do not build")?;
+    for selection in packages {
+        let selection = selection.as_ref();
+        let is_there = built
+            .iter()
+            .any(|item| item.test && selects(selection, item));
+        ensure!(is_there, "no tests are {selection}");
+    }
+    built.retain(|item| {
+        let mut packages = packages.iter();
+        packages.any(|selection| selects(selection.as_ref(), item))
+    });
+    Ok(built)
+}
+
+/// Whether `selection`, a package or `PACKAGE:TEST`, is about an executable. Of a package there are
+/// always the programs that its tests start.
+fn selects(selection: &str, item: &Built) -> bool {
+    match selection.split_once(':') {
+        Some((package, test)) => item.package == package && (item.name == test || !item.test),
+        None => item.package == selection,
+    }
 }
 
 /// Puts the executables into `root` and returns the jobs that run the tests.
@@ -83,7 +101,7 @@ pub(crate) fn stage(built: &[Built], root: &mut Initramfs) -> Result<Vec<Job>> {
                         .map_or("test", |(_, hash)| hash)
                 ),
                 limit: LIMIT,
-                directory: item.package.clone(),
+                directory: item.folder.clone(),
                 command: vec![item.executable.to_string_lossy().into_owned()],
             });
         }

@@ -48,12 +48,12 @@ pub(crate) use kvm_tests::{
     cargo xtask rig --only devices     one scenario\n  \
     cargo xtask rig --only linux-guest --times 50\n  \
     cargo xtask rig --tests            run the tests that need KVM in the emulated machine\n  \
-    cargo xtask rig --tests roost-vmm\n\n\
+    cargo xtask rig --tests roost-vmm roost:crashes\n\n\
     The serial log is kept in target/rig/serial.log.")]
 pub(crate) struct Arguments {
     /// Instead, run the tests of these packages in the emulated machine; none named: of all that
     /// need KVM
-    #[arg(long, num_args = 0.., value_name = "PACKAGE")]
+    #[arg(long, num_args = 0.., value_name = "PACKAGE[:TEST]")]
     tests: Option<Vec<String>>,
     /// Use the emulated machine even where the CPU has virtualization
     #[arg(long)]

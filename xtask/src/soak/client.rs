@@ -243,14 +243,12 @@ impl Request<'_> {
         }
         // With what is to be done before it: it is refused for where that leads to.
         if let Some(after) = body["after"].as_str() {
-            let leads = Verb::ALL
-                .into_iter()
-                .find(|verb| verb.name() == after)
-                .and_then(|verb| At::named(transition::leads_to(verb).name()));
-            if leads != Some(at) {
-                return Err(self.violated(format!("{after} does not lead there: {body}")));
-            }
-            return self.says(&Said::Untimely);
+            let after = Verb::ALL.into_iter().find(|verb| verb.name() == after);
+            let leads = |verb: &Verb| At::named(transition::leads_to(*verb).name()) == Some(at);
+            let Some(after) = after.filter(leads) else {
+                return Err(self.violated(format!("that does not lead there: {body}")));
+            };
+            return self.says(&Said::Untimely(after));
         }
         self.says(&Said::Illegal(at))
     }

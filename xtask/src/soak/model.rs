@@ -98,8 +98,8 @@ pub(super) enum Said {
     Denied,
     /// The verb is not legal in that state.
     Illegal(At),
-    /// The verb will not be legal once what is accepted is done.
-    Untimely,
+    /// The verb will not be legal once what is accepted is done, which ends with this one.
+    Untimely(Verb),
     /// The verb was not legal any more when its turn came.
     TooLate,
     /// The VM is being deleted.
@@ -120,7 +120,7 @@ impl fmt::Display for Said {
             Self::Missing => write!(f, "there is none"),
             Self::Denied => write!(f, "denied"),
             Self::Illegal(at) => write!(f, "not legal, it is {}", at.state().name()),
-            Self::Untimely => write!(f, "will not be legal"),
+            Self::Untimely(after) => write!(f, "will not be legal after {}", after.name()),
             Self::TooLate => write!(f, "not legal any more"),
             Self::Deleting => write!(f, "it is being deleted"),
             Self::Done => write!(f, "done"),
@@ -193,6 +193,8 @@ struct Asked {
     ask: Ask,
     /// The number of the host that it was made to.
     host: u64,
+    /// What the requests ask for that were under way at any time since it was made.
+    beside: Vec<Ask>,
 }
 
 /// All that is known of the VM of one name.
@@ -215,7 +217,11 @@ impl Vm {
 
     /// A request is about to be made to host number `host`.
     pub(super) fn ask(&mut self, request: u64, ask: Ask, host: u64) {
-        self.asked.insert(request, Asked { ask, host });
+        let beside = self.asked.values().map(|other| other.ask).collect();
+        for other in self.asked.values_mut() {
+            other.beside.push(ask);
+        }
+        self.asked.insert(request, Asked { ask, host, beside });
         let worlds = std::mem::take(&mut self.worlds).into_iter();
         let begun = worlds.map(|mut world| {
             world.been.insert(request, world.at.bit());
@@ -270,7 +276,7 @@ impl Vm {
             self.close(request);
             return Ok(());
         }
-        if matches!(said, Said::Untimely | Said::Deleting) {
+        if matches!(said, Said::Untimely(_) | Said::Deleting) {
             // Said of what is accepted, which is not done yet; nothing is learnt of where it is.
             if !self.any(|world| self.lies_ahead(world, request, said))? {
                 return Err(self.unexplained(ask, said));
@@ -317,7 +323,7 @@ impl Vm {
                 Said::Done
                 | Said::Failed
                 | Said::Missing
-                | Said::Untimely
+                | Said::Untimely(_)
                 | Said::TooLate
                 | Said::Deleting,
             )
@@ -451,16 +457,19 @@ impl Vm {
         }
     }
 
-    /// Whether the VM can have been about to be deleted when a request was refused for that. That a
-    /// verb will not be legal says where accepted ones lead to, which the client has looked at.
+    /// Whether what a request was refused for can have been accepted and not been done: somebody
+    /// asked for it, or nobody had to.
     fn lies_ahead(&self, world: &World, request: u64, said: &Said) -> bool {
-        let deletes = || {
-            self.asked
-                .iter()
-                .any(|(other, asked)| *other != request && asked.ask == Ask::Verb(Verb::Delete))
+        let was_asked = |verb: Verb| {
+            let asked = self.asked.get(&request);
+            asked.is_some_and(|asked| asked.beside.contains(&Ask::Verb(verb)))
         };
         let recovers = self.troubled || world.guest == Guest::Crashes;
-        *said == Said::Untimely || deletes() || world.was_deleted(request) || recovers
+        match said {
+            Said::Untimely(Verb::Boot) if world.guest == Guest::Resets || recovers => true,
+            Said::Untimely(after) => was_asked(*after),
+            _ => was_asked(Verb::Delete) || world.was_deleted(request) || recovers,
+        }
     }
 
     /// Whether it can be in the state of that name, on the way from here to somewhere else.
@@ -522,7 +531,7 @@ fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
             let Ask::Verb(verb) = ask else { return false };
             transition::request(&at.state(), verb).is_err() && refused_at(&[at])
         }),
-        Said::Untimely | Said::Deleting => false,
+        Said::Untimely(_) | Said::Deleting => false,
         Said::Seen(state) => At::named(state).is_some_and(|at| {
             // A VM that is booted again when it has reset itself is stopped in between.
             let resets = world.guest == Guest::Resets && at == At::Stopped;
@@ -532,164 +541,4 @@ fn explains(world: &World, request: u64, ask: Ask, said: &Said) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CREATE: Ask = Ask::Create(Guest::Sleeps);
-    const BOOT: Ask = Ask::Verb(Verb::Boot);
-    const PAUSE: Ask = Ask::Verb(Verb::Pause);
-    const DELETE: Ask = Ask::Verb(Verb::Delete);
-
-    /// A VM after requests one after another, each of which was answered so.
-    fn vm(told: &[(Ask, Said)]) -> Result<Vm, String> {
-        let mut vm = Vm::absent();
-        for (request, (ask, said)) in told.iter().enumerate() {
-            vm.ask(request as u64, *ask, 0);
-            vm.answer(request as u64, said)?;
-        }
-        Ok(vm)
-    }
-
-    fn running() -> Vm {
-        vm(&[(CREATE, Said::Created), (BOOT, Said::Done)]).unwrap()
-    }
-
-    #[test]
-    fn one_request_after_another_is_answered_by_the_table() {
-        let mut vm = running();
-        vm.rest(At::Running, Some(Guest::Sleeps)).unwrap();
-        for (ask, said) in [
-            (CREATE, Said::Created),
-            (BOOT, Said::Done),
-            (PAUSE, Said::Failed),
-            (PAUSE, Said::Illegal(At::Stopped)),
-            (PAUSE, Said::Illegal(At::Running)),
-            (PAUSE, Said::Missing),
-            (BOOT, Said::Illegal(At::Paused)),
-            (Ask::Look, Said::Seen("paused".to_owned())),
-            (Ask::Look, Said::Seen("pausing".to_owned())),
-            (DELETE, Said::Failed),
-        ] {
-            let mut vm = running();
-            vm.ask(9, ask, 0);
-            assert!(vm.answer(9, &said).is_err(), "{ask:?} {said}");
-        }
-        for (ask, said) in [
-            (CREATE, Said::Taken),
-            (BOOT, Said::Illegal(At::Running)),
-            (PAUSE, Said::Done),
-            (Ask::Look, Said::Seen("running".to_owned())),
-            (DELETE, Said::Done),
-        ] {
-            let mut vm = running();
-            vm.ask(9, ask, 0);
-            vm.answer(9, &said).unwrap();
-        }
-    }
-
-    #[test]
-    fn requests_that_overlap_take_effect_in_either_order() {
-        for (first, second) in [
-            // Boot, then pause.
-            (Said::Done, Said::Done),
-            // Pause was refused before the boot.
-            (Said::Done, Said::Illegal(At::Stopped)),
-        ] {
-            for order in [[0, 1], [1, 0]] {
-                let mut vm = vm(&[(CREATE, Said::Created)]).unwrap();
-                vm.ask(10, BOOT, 0);
-                vm.ask(11, PAUSE, 0);
-                for at in order {
-                    let said = [&first, &second][at];
-                    vm.answer(10 + at as u64, said).unwrap();
-                }
-                let at = if second == Said::Done {
-                    At::Paused
-                } else {
-                    At::Running
-                };
-                vm.rest(at, None).unwrap();
-            }
-        }
-        // The pause was made after the boot was answered: it can't have been refused before.
-        let mut vm = vm(&[(CREATE, Said::Created)]).unwrap();
-        vm.ask(10, BOOT, 0);
-        vm.answer(10, &Said::Done).unwrap();
-        vm.ask(11, PAUSE, 0);
-        assert!(vm.answer(11, &Said::Illegal(At::Stopped)).is_err());
-    }
-
-    #[test]
-    fn a_lost_request_may_have_taken_effect_until_another_host_took_one() {
-        for at in [At::Running, At::Paused] {
-            let mut vm = running();
-            vm.ask(10, PAUSE, 0);
-            vm.lose(10);
-            vm.rest(at, None).unwrap();
-        }
-        let mut vm = running();
-        vm.ask(10, PAUSE, 0);
-        vm.lose(10);
-        assert!(vm.rest(At::Stopped, None).is_err());
-        // The next host paused it for somebody else: the lost request did not, and will not.
-        let mut vm = running();
-        vm.ask(10, DELETE, 0);
-        vm.lose(10);
-        vm.ask(11, PAUSE, 1);
-        vm.answer(11, &Said::Done).unwrap();
-        assert!(vm.rest(At::Absent, None).is_err());
-    }
-
-    #[test]
-    fn a_killed_worker_explains_failures_and_recovery_and_nothing_else_does() {
-        for at in [At::Running, At::Failed, At::Stopped, At::Absent] {
-            let mut vm = running();
-            vm.trouble();
-            vm.rest(at, None).unwrap();
-            assert_eq!(running().rest(at, None).is_ok(), at == At::Running);
-        }
-        let mut vm = running();
-        vm.trouble();
-        vm.ask(9, PAUSE, 0);
-        vm.answer(9, &Said::Failed).unwrap();
-        let mut vm = running();
-        vm.trouble();
-        assert!(vm.rest(At::Paused, None).is_err());
-    }
-
-    #[test]
-    fn guests_that_end_do_so_by_themselves() {
-        for (guest, at, possible) in [
-            (Guest::Ends, At::Stopped, true),
-            (Guest::Ends, At::Failed, false),
-            (Guest::Crashes, At::Failed, true),
-            (Guest::Sleeps, At::Stopped, false),
-        ] {
-            let mut vm = vm(&[(Ask::Create(guest), Said::Created), (BOOT, Said::Done)]).unwrap();
-            assert_eq!(
-                vm.rest(at, Some(guest)).is_ok(),
-                possible,
-                "{guest:?} {at:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_delete_that_finds_another_under_way_is_done_with_it_and_deletes_nothing_else() {
-        let mut joined = vm(&[(CREATE, Said::Created)]).unwrap();
-        joined.ask(10, DELETE, 0);
-        joined.ask(11, DELETE, 0);
-        joined.answer(10, &Said::Done).unwrap();
-        joined.answer(11, &Said::Done).unwrap();
-        // That there was no VM before is no end of one.
-        let mut alone = Vm::absent();
-        alone.ask(0, DELETE, 0);
-        alone.ask(1, CREATE, 0);
-        alone.answer(1, &Said::Created).unwrap();
-        alone.answer(0, &Said::Done).unwrap();
-        assert!(alone.rest(At::Stopped, None).is_err());
-        let mut never = Vm::absent();
-        never.ask(0, DELETE, 0);
-        assert!(never.answer(0, &Said::Done).is_err());
-    }
-}
+mod tests;
