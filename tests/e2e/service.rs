@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Instant;
 
 use host::{PATIENCE, is_alive};
@@ -30,7 +31,6 @@ impl Manager {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let notices = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-        notices.set_read_timeout(Some(PATIENCE)).unwrap();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
         Self {
             dir,
@@ -66,16 +66,17 @@ impl Manager {
         command.env("WATCHDOG_USEC", "200000").spawn().unwrap()
     }
 
-    /// The next notice that has a line which begins with `line`; all of it.
-    fn notice(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
-        loop {
-            let length = self.notices.recv(&mut buffer).expect(line);
-            let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
-            if text.lines().any(|found| found.starts_with(line)) {
-                return text;
-            }
-        }
+    /// Reads from now on what hosts tell.
+    fn listen(&self) -> Notices {
+        let socket = self.notices.try_clone().unwrap();
+        let (sender, notices) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer)
+                && sender.send(buffer[..length].to_vec()).is_ok()
+            {}
+        });
+        Notices(notices)
     }
 
     fn roost(&self, arguments: &[&str]) -> Output {
@@ -101,6 +102,22 @@ impl Manager {
         self.json(&["vm", "boot", name]);
         let worker = self.json(&["vm", "show", name])["worker"]["pid"].as_u64();
         u32::try_from(worker.unwrap()).unwrap()
+    }
+}
+
+/// What hosts told.
+struct Notices(mpsc::Receiver<Vec<u8>>);
+
+impl Notices {
+    /// The next one that has a line which begins with `line`; all of it.
+    fn next(&self, line: &str) -> String {
+        loop {
+            let notice = self.0.recv_timeout(PATIENCE).expect(line);
+            let text = String::from_utf8(notice).unwrap();
+            if text.lines().any(|found| found.starts_with(line)) {
+                return text;
+            }
+        }
     }
 }
 
@@ -131,22 +148,23 @@ fn get(socket: &Path, path: &str) -> String {
 #[test]
 fn a_host_answers_on_the_socket_that_it_is_passed_tells_how_it_is_and_leaves_the_socket_and_vms() {
     let manager = Manager::new();
+    let notices = manager.listen();
     // A request that comes before there is a host waits for it.
     let socket = manager.socket();
     let early = std::thread::spawn(move || get(&socket, "/healthz"));
     let mut host = manager.start(&[]);
-    let ready = manager.notice("READY=1");
+    let ready = notices.next("READY=1");
     let path = manager.socket();
     let status = format!("STATUS=answers on {}", path.display());
     assert!(ready.lines().any(|line| line == status), "{ready}");
     assert!(early.join().unwrap().starts_with("HTTP/1.1 200"));
     let worker = manager.boot("web");
     for _ in 0..3 {
-        manager.notice("WATCHDOG=1");
+        notices.next("WATCHDOG=1");
     }
 
     assert!(terminate(&mut host));
-    let stopping = manager.notice("STOPPING=1");
+    let stopping = notices.next("STOPPING=1");
     assert!(stopping.contains("\nEXTEND_TIMEOUT_USEC="), "{stopping}");
     assert!(is_alive(worker));
     assert!(path.exists(), "the socket is the manager's");
@@ -155,7 +173,7 @@ fn a_host_answers_on_the_socket_that_it_is_passed_tells_how_it_is_and_leaves_the
     // The next one answers what waited meanwhile, and has the VMs.
     let meanwhile = std::thread::spawn(move || get(&path, "/readyz"));
     let mut host = manager.start(&[]);
-    manager.notice("READY=1");
+    notices.next("READY=1");
     assert!(meanwhile.join().unwrap().starts_with("HTTP/1.1 200"));
     let vm = manager.json(&["vm", "show", "web"]);
     assert_eq!(vm["worker"]["pid"], worker);
@@ -179,8 +197,9 @@ fn a_manager_that_does_not_read_holds_nothing_up() {
 #[test]
 fn a_worker_has_nothing_of_what_the_manager_passed() {
     let manager = Manager::new();
+    let notices = manager.listen();
     let mut host = manager.start(&["--stop-vms", "--stop-vms-deadline", "0"]);
-    manager.notice("READY=1");
+    notices.next("READY=1");
     let worker = manager.boot("web");
     let environment = fs::read_to_string(format!("/proc/{worker}/environ")).unwrap();
     assert!(!environment.contains("NOTIFY_SOCKET"), "{environment}");
@@ -199,8 +218,8 @@ fn a_worker_has_nothing_of_what_the_manager_passed() {
     // It says so when it ends with its VMs, and asks for the time that they may take.
     assert!(terminate(&mut host));
     assert!(
-        manager
-            .notice("STOPPING=1")
+        notices
+            .next("STOPPING=1")
             .contains("STATUS=VMs are shut down")
     );
     assert!(!is_alive(worker));
