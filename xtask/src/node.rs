@@ -147,7 +147,11 @@ impl Node {
     pub(crate) fn wait_for_strike(&self) -> Result<u32> {
         self.wait("the fault", |node| {
             let log = node.logged();
-            let line = log.lines().find(|line| line.starts_with("fault: "));
+            // It may be being written.
+            let line = log
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n'))
+                .find(|line| line.starts_with("fault: "));
             let Some(line) = line else { return Ok(None) };
             let count = line.rsplit(": ").next().unwrap_or_default();
             let count = count.split(' ').next().unwrap_or_default();
