@@ -172,10 +172,10 @@ mod tests {
     fn a_package_is_named_by_its_id_or_its_folder() {
         for (id, name) in [
             (
-                "path+file:///work/host/api#roost-api@0.1.0",
+                "path+file:///roost/host/api#roost-api@0.1.0",
                 Some("roost-api"),
             ),
-            ("path+file:///work/host/roost#0.1.0", Some("roost")),
+            ("path+file:///roost/host/roost#0.1.0", Some("roost")),
             ("roost", None),
         ] {
             assert_eq!(package_name(id), name);

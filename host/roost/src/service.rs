@@ -51,11 +51,15 @@ type Notice = Box<dyn FnOnce() -> io::Result<()> + Send>;
 pub(crate) struct Manager {
     /// Each notice with who waits until it is told. At most three are on the way: the two here, and
     /// the watchdog's, of which there is no second before the first is told.
-    notices: mpsc::Sender<(Notice, oneshot::Sender<()>)>,
+    notices: Option<mpsc::Sender<(Notice, oneshot::Sender<()>)>>,
 }
 
 impl Manager {
+    /// The one that started this process, or nobody.
     pub(crate) fn new() -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Ok(Self { notices: None });
+        }
         let (notices, untold) = mpsc::channel::<(Notice, oneshot::Sender<()>)>();
         thread::Builder::new()
             .name("notices".to_owned())
@@ -67,7 +71,9 @@ impl Manager {
                     let _ = told.send(());
                 }
             })?;
-        Ok(Self { notices })
+        Ok(Self {
+            notices: Some(notices),
+        })
     }
 
     /// Tells that requests are answered, and then tells its watchdog that `engine` is alive, as
@@ -101,8 +107,9 @@ impl Manager {
 
     /// Returns when the manager is told.
     async fn tell(&self, notice: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        let Some(notices) = &self.notices else { return };
         let (told, wait) = oneshot::channel();
-        if self.notices.send((Box::new(notice), told)).is_ok() {
+        if notices.send((Box::new(notice), told)).is_ok() {
             let _ = wait.await;
         }
     }
