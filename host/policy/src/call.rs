@@ -6,8 +6,9 @@ use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, WasmCoreDump};
 
 use crate::access::{Access, HostFault};
-use crate::deadline::{Deadline, Verdict};
+use crate::deadline::{Deadline, FIRST_LOOK, Verdict};
 use crate::error::CallError;
+use crate::exports::Taken;
 use crate::record::{KvChanges, LogLine};
 use crate::runtime::{CallLimits, MAX_TABLE_ELEMENTS, PolicyRuntime};
 use crate::services::Caller;
@@ -68,7 +69,8 @@ impl ResourceLimiter for CallState {
 #[derive(Debug, Default)]
 pub(crate) struct CallUsage {
     pub(crate) memory_bytes: u64,
-    /// CPU time of the thread that made the call.
+    /// CPU time of the thread that made the call; of one that ended within a millisecond, the time
+    /// that it took.
     pub(crate) cpu: Duration,
     pub(crate) log: Vec<LogLine>,
     pub(crate) kv: KvChanges,
@@ -101,8 +103,10 @@ pub(crate) struct Scope {
 
 /// An instance that can be called.
 pub(crate) struct Live {
-    store: Store<CallState>,
-    instance: Instance,
+    pub(crate) store: Store<CallState>,
+    pub(crate) instance: Instance,
+    /// What was taken from the instance.
+    pub(crate) taken: Taken,
     limit_bytes: usize,
     pub(crate) uses: u32,
 }
@@ -130,6 +134,7 @@ impl Live {
             Ok(instance) => Ok(Self {
                 store,
                 instance,
+                taken: Taken::default(),
                 limit_bytes: limits.memory_bytes,
                 uses: 0,
             }),
@@ -147,10 +152,10 @@ impl Live {
         &mut self,
         limits: CallLimits,
         deadline: Duration,
-        ask: impl FnOnce(&mut Store<CallState>, &Instance) -> wasmtime::Result<T>,
+        ask: impl FnOnce(&mut Self) -> wasmtime::Result<T>,
     ) -> Answer<T> {
         self.uses += 1;
-        let result = ask(&mut self.store, &self.instance)
+        let result = ask(self)
             .map_err(|error| explain(&mut self.store, &error, deadline, limits, Phase::Call));
         let usage = usage(&mut self.store, self.limit_bytes);
         Answer { result, usage }
@@ -164,7 +169,7 @@ impl Live {
 
 /// Sets the limits of what comes next.
 fn begin(store: &mut Store<CallState>, runtime: &PolicyRuntime, scope: Scope) {
-    store.set_epoch_deadline(store.data().deadline.epochs());
+    store.set_epoch_deadline(FIRST_LOOK);
     store.set_hostcall_fuel(runtime.shared.limits.answer_bytes);
     let state = store.data_mut();
     state.denied = false;
@@ -192,7 +197,7 @@ pub(crate) fn call<T>(
     deadline: Duration,
     plugin: &InstancePre<CallState>,
     scope: Scope,
-    ask: impl FnOnce(&mut Store<CallState>, &Instance) -> wasmtime::Result<T>,
+    ask: impl FnOnce(&mut Live) -> wasmtime::Result<T>,
 ) -> Answer<T> {
     let _permit = runtime.shared.gate.enter();
     match Live::new(runtime, plugin, deadline, scope) {
@@ -207,7 +212,7 @@ pub(crate) fn call_warm<T>(
     plugin: &InstancePre<CallState>,
     scope: Scope,
     key: &crate::warm::Key,
-    ask: impl FnOnce(&mut Store<CallState>, &Instance) -> wasmtime::Result<T>,
+    ask: impl FnOnce(&mut Live) -> wasmtime::Result<T>,
     check: impl FnOnce(T) -> Result<T, CallError>,
 ) -> Answer<T> {
     let shared = &runtime.shared;

@@ -4,6 +4,10 @@
 //! to sleep gets a trap. So on a machine with a core to spare the CPU time is the wall clock's; on
 //! one that is busy with other things it is not, and a plugin is not to blame for that. There it
 //! gets its CPU time, as long as that takes no longer than the deadline and a bounded slack.
+//!
+//! The kernel is asked for it only of calls that see the end of an epoch: it takes a system call,
+//! and most calls are over in the time of a few of them. Until then, which is a millisecond at
+//! most, CPU time and wall clock are taken for the same.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +20,16 @@ fn thread_cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
+/// Epochs until a call is looked at first: the one that is under way when it begins.
+pub(crate) const FIRST_LOOK: u64 = 1;
+
 /// What a call may take, and since when.
 pub(crate) struct Deadline {
     cpu: Duration,
     slack: Duration,
     started: Instant,
-    cpu_at_start: Duration,
+    /// CPU time of the thread when the call began, from its first look on.
+    cpu_at_start: Option<Duration>,
     starved: bool,
 }
 
@@ -37,29 +45,35 @@ pub(crate) enum Verdict {
 }
 
 impl Deadline {
-    /// Of a call that begins now, on this thread.
+    /// Of a call that begins now.
     pub(crate) fn new(cpu: Duration, slack: Duration) -> Self {
         Self {
             cpu,
             slack,
             started: Instant::now(),
-            cpu_at_start: thread_cpu(),
+            cpu_at_start: None,
             starved: false,
         }
     }
 
-    /// Epochs until the call is to be looked at first: before that, it can't have had its time.
-    pub(crate) fn epochs(&self) -> u64 {
-        epochs(self.cpu)
-    }
-
     /// CPU time that the call took so far. To be asked on its thread.
     pub(crate) fn cpu(&self) -> Duration {
-        thread_cpu().saturating_sub(self.cpu_at_start)
+        match self.cpu_at_start {
+            Some(at_start) => thread_cpu().saturating_sub(at_start),
+            None => self.unseen(),
+        }
     }
 
-    /// Whether the call goes on. To be asked on its thread.
+    /// What a call is taken to have had that nobody has looked at.
+    fn unseen(&self) -> Duration {
+        self.started.elapsed().min(EPOCH)
+    }
+
+    /// Whether the call goes on. To be asked on its thread, first when [`FIRST_LOOK`] is over.
     pub(crate) fn look(&mut self) -> Verdict {
+        if self.cpu_at_start.is_none() {
+            self.cpu_at_start = Some(thread_cpu().saturating_sub(self.unseen()));
+        }
         let verdict = judge(self.cpu(), self.started.elapsed(), self.cpu, self.slack);
         self.starved = verdict == Verdict::Starved;
         verdict
@@ -123,11 +137,34 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_nobody_has_looked_at_is_taken_for_busy_and_for_an_epoch_at_most() {
+        let before = Instant::now();
+        let deadline = Deadline::new(ms(50), ms(0));
+        assert!(deadline.cpu() <= before.elapsed());
+        while before.elapsed() < 2 * EPOCH {
+            std::thread::yield_now();
+        }
+        assert_eq!(deadline.cpu(), EPOCH);
+    }
+
+    #[test]
+    fn what_was_done_before_the_first_look_counts_up_to_an_epoch() {
+        let mut deadline = Deadline::new(ms(50), ms(1000));
+        let before = thread_cpu();
+        while thread_cpu().saturating_sub(before) < EPOCH {
+            std::hint::spin_loop();
+        }
+        assert!(matches!(deadline.look(), Verdict::Continue(_)));
+        assert!(deadline.cpu() >= EPOCH);
+    }
+
+    #[test]
     fn cpu_time_is_that_of_this_thread_and_grows_by_computing() {
-        let deadline = Deadline::new(ms(1), ms(0));
+        let mut deadline = Deadline::new(ms(5), ms(1000));
+        assert!(matches!(deadline.look(), Verdict::Continue(_)));
         let others = std::thread::spawn(|| (0..100_000_u64).fold(0, |a, b| a ^ (b * b)));
         let mut sum = 0_u64;
-        while deadline.cpu() < ms(1) {
+        while deadline.cpu() < ms(5) {
             sum = sum.wrapping_add(1);
         }
         assert!(sum > 0);

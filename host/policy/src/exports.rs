@@ -21,6 +21,17 @@ pub(crate) struct Exports {
     pub(crate) observer: Option<observer::GuestIndices>,
 }
 
+/// The interfaces of one instance that were called before: taking one compares its types with
+/// ours, which is a good part of what a call of a warm instance would take.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) admission: Option<admission::Guest>,
+    pub(crate) cleanup: Option<cleanup::Guest>,
+    pub(crate) recovery: Option<recovery::Guest>,
+    pub(crate) billing: Option<billing::Guest>,
+    pub(crate) observer: Option<observer::Guest>,
+}
+
 impl Exports {
     /// Looks for `plugin` and for `hooks`.
     pub(crate) fn new(

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use roost_model::{Grant, Hook};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use wasmtime::Store;
-use wasmtime::component::{Instance, InstancePre};
+use wasmtime::component::InstancePre;
 
 use crate::bindings::{
     AdmissionDecision, AdmissionFacts, BillingFacts, Charge, CleanupDecision, CleanupFacts,
     Description, RecoveryDecision, RecoveryFacts,
 };
-use crate::call::{Answer, CallState, Scope, call, call_warm};
+use crate::call::{Answer, CallState, Live, Scope, call, call_warm};
 use crate::error::{CallError, LoadError, SettingsError};
 use crate::exports::{Exports, interface};
 use crate::facts::{Decision, Facts, ObserverFacts};
@@ -103,10 +102,10 @@ impl LoadedPlugin {
             limits.load_deadline,
             &component,
             Scope::default(),
-            |store, instance| {
-                wrong = exports.first_of_wrong_type(&mut *store, instance);
-                let guest = exports.plugin.load(&mut *store, instance)?;
-                guest.call_describe(&mut *store)
+            |live| {
+                wrong = exports.first_of_wrong_type(&mut live.store, &live.instance);
+                let guest = exports.plugin.load(&mut live.store, &live.instance)?;
+                guest.call_describe(&mut live.store)
             },
         )
         .result;
@@ -189,16 +188,10 @@ impl LoadedPlugin {
             ..
         } = &*self.inner;
         let deadline = runtime.shared.limits.load_deadline;
-        let answer = call(
-            runtime,
-            deadline,
-            component,
-            Scope::default(),
-            |store, instance| {
-                let guest = exports.plugin.load(&mut *store, instance)?;
-                guest.call_validate_settings(&mut *store, settings)
-            },
-        )
+        let answer = call(runtime, deadline, component, Scope::default(), |live| {
+            let guest = exports.plugin.load(&mut live.store, &live.instance)?;
+            guest.call_validate_settings(&mut live.store, settings)
+        })
         .result?;
         answer.map_err(|reason| SettingsError::Refused(clean(&reason)))
     }
@@ -259,9 +252,7 @@ impl LoadedPlugin {
         if !hooks.contains(&Q::HOOK) {
             return Answer::failed(CallError::NotExported(Q::HOOK));
         }
-        let ask = |store: &mut Store<CallState>, instance: &Instance| {
-            question.call(exports, store, instance)
-        };
+        let ask = |live: &mut Live| question.call(exports, live);
         let check = |decision| question.check(decision);
         match warm {
             Some(key) => call_warm(runtime, component, scope, key, ask, check),

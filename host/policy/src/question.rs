@@ -1,19 +1,16 @@
 //! The hooks as Rust sees them: what is asked, how a component is called with it, when its answer
 //! makes sense, and what is decided when there is none.
 
-use roost_model::Hook;
-use wasmtime::Store;
-use wasmtime::component::Instance;
-
 use crate::bindings::{
     AdmissionDecision, AdmissionFacts, BillingFacts, Charge, CleanupDecision, CleanupFacts,
     Context, RecoveryDecision, RecoveryFacts,
 };
-use crate::call::CallState;
+use crate::call::Live;
 use crate::error::CallError;
 use crate::exports::Exports;
 use crate::facts::{Decision, Facts, ObserverFacts};
 use crate::{builtin, sense};
+use roost_model::Hook;
 
 /// Facts of one hook.
 pub(crate) trait Question: Sized {
@@ -27,12 +24,7 @@ pub(crate) trait Question: Sized {
     fn context_mut(&mut self) -> &mut Context;
 
     /// Calls the export. Only for a component that has it.
-    fn call(
-        &self,
-        exports: &Exports,
-        store: &mut Store<CallState>,
-        instance: &Instance,
-    ) -> wasmtime::Result<Self::Decision>;
+    fn call(&self, exports: &Exports, live: &mut Live) -> wasmtime::Result<Self::Decision>;
 
     /// The answer, cleaned, if it makes sense.
     fn check(&self, decision: Self::Decision) -> Result<Self::Decision, CallError>;
@@ -73,16 +65,16 @@ macro_rules! question {
                 &mut self.context
             }
 
-            fn call(
-                &self,
-                exports: &Exports,
-                store: &mut Store<CallState>,
-                instance: &Instance,
-            ) -> wasmtime::Result<$decision> {
+            fn call(&self, exports: &Exports, live: &mut Live) -> wasmtime::Result<$decision> {
                 let $this = self;
-                exported(exports.$hook.as_ref(), Self::HOOK)?
-                    .load(&mut *store, instance)?
-                    .$call(&mut *store, $($argument),+)
+                let guest = match &mut live.taken.$hook {
+                    Some(guest) => guest,
+                    none => {
+                        let export = exported(exports.$hook.as_ref(), Self::HOOK)?;
+                        none.insert(export.load(&mut live.store, &live.instance)?)
+                    }
+                };
+                guest.$call(&mut live.store, $($argument),+)
             }
 
             fn check(&self, decision: $decision) -> Result<$decision, CallError> {

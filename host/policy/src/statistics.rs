@@ -39,7 +39,8 @@ pub struct PluginStatistics {
     pub max_us: f64,
     /// Time of all calls together, µs.
     pub total_us: f64,
-    /// CPU time of all calls together, µs: that of the threads that made them.
+    /// CPU time of all calls together, µs: that of the threads that made them. A call that ended
+    /// within a millisecond counts with the time that it took.
     pub cpu_us: f64,
     /// Most linear memory that an instance had after a call, bytes.
     pub memory_high_water_bytes: u64,
