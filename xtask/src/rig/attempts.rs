@@ -15,11 +15,16 @@ use anyhow::{Result, bail};
 
 use super::machine::{Job, Outcome, Report};
 
+/// Of a line that is repeated at the end.
+const MAX_LINE_CHARS: usize = 300;
+
 /// How one job went over all its runs.
 struct Progress {
     passed: bool,
     /// How often it began.
     runs: u32,
+    /// What it printed last in its last run.
+    last_line: String,
 }
 
 /// Runs `jobs` by `machine`, which runs those that it is given in a fresh machine, until each has
@@ -38,6 +43,7 @@ pub(super) fn run(
         .map(|_| Progress {
             passed: false,
             runs: 0,
+            last_line: String::new(),
         })
         .collect();
     let mut lines = Vec::new();
@@ -74,6 +80,7 @@ pub(super) fn run(
             };
             progress.runs += 1;
             progress.passed = outcome.status == Some(0);
+            progress.last_line = last_line(outcome);
             tell(outcome, progress, limit);
             if progress.passed {
                 lines.extend(outcome.lines.iter().cloned());
@@ -84,12 +91,22 @@ pub(super) fn run(
         .iter()
         .zip(&progress)
         .filter(|(_, progress)| !progress.passed)
-        .map(|(job, _)| job.name.as_str())
+        .map(|(job, progress)| match progress.last_line.as_str() {
+            "" => job.name.clone(),
+            line => format!("{} ({line})", job.name),
+        })
         .collect();
     if !failed.is_empty() {
         bail!("failed in the emulated machine: {}", failed.join(", "));
     }
     Ok(lines)
+}
+
+/// The end of what a job printed, which is where it says what is wrong.
+fn last_line(outcome: &Outcome) -> String {
+    let line = outcome.lines.iter().rfind(|line| !line.trim().is_empty());
+    let line = line.map(String::as_str).unwrap_or_default();
+    line.chars().take(MAX_LINE_CHARS).collect()
 }
 
 fn tell(outcome: &Outcome, progress: &Progress, limit: u32) {
@@ -142,7 +159,7 @@ mod tests {
                     name: (*name).to_owned(),
                     status: *status,
                     elapsed: Duration::ZERO,
-                    lines: vec![format!("of {name}")],
+                    lines: vec![format!("of {name}"), " ".to_owned()],
                 })
                 .collect(),
         }
@@ -164,17 +181,17 @@ mod tests {
     #[test]
     fn what_passed_is_not_run_again() {
         let (result, asked) = runs(3, &[&[("a", Some(0)), ("b", Some(1))], &[("b", Some(0))]]);
-        assert_eq!(result.unwrap(), ["of a", "of b"]);
+        assert_eq!(result.unwrap(), ["of a", " ", "of b", " "]);
         assert_eq!(asked, ["a b", "b"]);
     }
 
     #[test]
     fn a_job_that_fails_as_often_as_it_may_has_failed() {
         let (result, asked) = runs(2, &[&[("a", Some(1)), ("b", Some(0))], &[("a", Some(1))]]);
-        assert!(result.unwrap_err().to_string().ends_with(": a"));
+        assert!(result.unwrap_err().to_string().ends_with(": a (of a)"));
         assert_eq!(asked, ["a b", "a"]);
         let (result, asked) = runs(1, &[&[("a", Some(0)), ("b", Some(137))]]);
-        assert!(result.unwrap_err().to_string().ends_with(": b"));
+        assert!(result.unwrap_err().to_string().ends_with(": b (of b)"));
         assert_eq!(asked, ["a b"]);
     }
 
@@ -188,7 +205,7 @@ mod tests {
                 &[("b", Some(0))],
             ],
         );
-        assert_eq!(result.unwrap(), ["of a", "of b"]);
+        assert_eq!(result.unwrap(), ["of a", " ", "of b", " "]);
         assert_eq!(asked, ["a b", "a b", "b"]);
     }
 

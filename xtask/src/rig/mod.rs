@@ -91,7 +91,7 @@ pub(crate) fn set_up() -> Result<()> {
 }
 
 /// How often a job of the tests may run in the emulated machine; see [`attempts`].
-pub(crate) const RUNS: u32 = 4;
+pub(crate) const RUNS: u32 = 6;
 
 /// Runs every scenario wherever this machine can, with the binary that the tests use.
 pub(crate) fn boot_linux() -> Result<()> {

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValuesParser;
 
 use crate::measure::Measure;
 
@@ -20,10 +21,17 @@ pub(crate) struct Arguments {
     /// The guest's initial RAM disk, with tests/rig/platform-init as /init
     #[arg(long)]
     initrd: PathBuf,
+    /// Only this part
+    #[arg(long, value_parser = PossibleValuesParser::new(PART_NAMES))]
+    part: Option<String>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
 }
+
+/// Its parts, in the order in which they run.
+pub(super) const PART_NAMES: [&str; 4] =
+    [PARTS[0].name, PARTS[1].name, PARTS[2].name, PARTS[3].name];
 
 /// Modules that the guest loads: the power button, the files that its keys are read from, the
 /// panic device.
@@ -39,7 +47,7 @@ const COMPLAINTS: [&str; 6] = [
     "guest: no-module",
 ];
 
-struct Scenario {
+struct Part {
     /// The word that `platform-init` knows.
     name: &'static str,
     /// What its duration is called.
@@ -50,8 +58,8 @@ struct Scenario {
     expected: &'static [&'static str],
 }
 
-const SCENARIOS: [Scenario; 4] = [
-    Scenario {
+const PARTS: [Part; 4] = [
+    Part {
         name: "power-button",
         measure: "rig.platform.power-button",
         options: &["--when", "guest: press the button=power-button"],
@@ -65,7 +73,7 @@ const SCENARIOS: [Scenario; 4] = [
         ],
     },
     // Nothing on the command line says how to reset: the kernel takes the reset vector.
-    Scenario {
+    Part {
         name: "ctrl-alt-delete",
         measure: "rig.platform.ctrl-alt-delete",
         options: &["--when", "guest: press the keys=ctrl-alt-delete"],
@@ -76,7 +84,7 @@ const SCENARIOS: [Scenario; 4] = [
             "exit: the guest reset the machine",
         ],
     },
-    Scenario {
+    Part {
         name: "panic",
         measure: "rig.platform.panic",
         options: &["--vcpus", "1", "--memory-mib", "4096"],
@@ -86,7 +94,7 @@ const SCENARIOS: [Scenario; 4] = [
             "exit: the guest's kernel panicked",
         ],
     },
-    Scenario {
+    Part {
         name: "pause",
         measure: "rig.platform.pause",
         options: &[
@@ -110,17 +118,21 @@ const SCENARIOS: [Scenario; 4] = [
     },
 ];
 
-/// Runs every scenario.
+/// Runs every part.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    for scenario in &SCENARIOS {
+    let is_wanted = |part: &&Part| match &arguments.part {
+        Some(only) => only == part.name,
+        None => true,
+    };
+    for part in PARTS.iter().filter(is_wanted) {
         let start = Instant::now();
-        let output = boot(arguments, scenario)?;
-        if let Err(error) = check(scenario, &output) {
+        let output = boot(arguments, part)?;
+        if let Err(error) = check(part, &output) {
             eprintln!("{output}");
-            return Err(error).with_context(|| format!("in the scenario {}", scenario.name));
+            return Err(error).with_context(|| format!("in the part {}", part.name));
         }
         Measure {
-            name: scenario.measure,
+            name: part.measure,
             value: start.elapsed().as_secs_f64(),
             unit: "s",
             n: 1,
@@ -130,15 +142,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn boot(arguments: &Arguments, scenario: &Scenario) -> Result<String> {
+fn boot(arguments: &Arguments, part: &Part) -> Result<String> {
     let output = Command::new(&arguments.vmm)
         .arg("--kernel")
         .arg(&arguments.kernel)
         .arg("--initrd")
         .arg(&arguments.initrd)
         .arg("--cmdline")
-        .arg(format!("console=ttyS0 panic=1 do={}", scenario.name))
-        .args(scenario.options)
+        .arg(format!("console=ttyS0 panic=1 do={}", part.name))
+        .args(part.options)
         .output()
         .with_context(|| format!("cannot run {}", arguments.vmm.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
@@ -151,12 +163,12 @@ fn boot(arguments: &Arguments, scenario: &Scenario) -> Result<String> {
     Ok(text)
 }
 
-fn check(scenario: &Scenario, output: &str) -> Result<()> {
+fn check(part: &Part, output: &str) -> Result<()> {
     for complaint in COMPLAINTS {
         ensure!(!output.contains(complaint), "the guest says {complaint:?}");
     }
     let mut rest = output;
-    for expected in scenario.expected {
+    for expected in part.expected {
         let found = rest.find(expected);
         let at = found.with_context(|| format!("{expected:?} is missing, or comes too early"))?;
         rest = &rest[at + expected.len()..];
@@ -170,15 +182,15 @@ mod tests {
 
     #[test]
     fn an_expected_line_that_is_missing_early_or_spoiled_by_a_complaint_is_noticed() {
-        let scenario = Scenario {
+        let part = Part {
             name: "test",
             measure: "test",
             options: &[],
             expected: &["one", "two"],
         };
-        assert!(check(&scenario, "one\nand two").is_ok());
-        assert!(check(&scenario, "two\none").is_err());
-        assert!(check(&scenario, "one").is_err());
-        assert!(check(&scenario, "one\nACPI Error: AE_NOT_FOUND\ntwo").is_err());
+        assert!(check(&part, "one\nand two").is_ok());
+        assert!(check(&part, "two\none").is_err());
+        assert!(check(&part, "one").is_err());
+        assert!(check(&part, "one\nACPI Error: AE_NOT_FOUND\ntwo").is_err());
     }
 }

@@ -13,14 +13,17 @@ use anyhow::Result;
 use super::initramfs::Initramfs;
 use super::machine::Job;
 use super::packages::Kernel;
-use super::roots;
+use super::{devices, platform, roots};
 use crate::{process, workspace};
 
 /// A scenario.
 pub(super) struct Scenario {
     /// Of the command, of the job, and for `--only`.
     pub(super) name: &'static str,
-    /// The whole of it, inside the emulated machine.
+    /// What its command can be told to do alone. Each is a job of its own in the emulated machine,
+    /// so that what fails there once does not have to be done whole again. None: it has no parts.
+    parts: &'static [&'static str],
+    /// Of a job, inside the emulated machine.
     limit: Duration,
     /// It makes network interfaces, and gets a network namespace where it would share one.
     network: bool,
@@ -32,6 +35,7 @@ pub(super) struct Scenario {
 pub(super) const SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "linux-guest",
+        parts: &[],
         limit: Duration::from_secs(420),
         network: false,
         files: |workshop| {
@@ -45,7 +49,8 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
     },
     Scenario {
         name: "platform",
-        limit: Duration::from_secs(600),
+        parts: &platform::PART_NAMES,
+        limit: Duration::from_secs(300),
         network: false,
         files: |workshop| {
             let guest = roots::platform_initramfs(workshop.folder, workshop.kernel)?;
@@ -58,7 +63,8 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
     },
     Scenario {
         name: "devices",
-        limit: Duration::from_secs(900),
+        parts: &devices::PART_NAMES,
+        limit: Duration::from_secs(420),
         network: true,
         files: |workshop| {
             let initrd = roots::devices_initramfs(workshop.folder, workshop.kernel)?;
@@ -77,6 +83,7 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
 /// [`SCENARIOS`].
 pub(super) const BOOT_TIMES: Scenario = Scenario {
     name: "boot-times",
+    parts: &[],
     limit: Duration::from_secs(3600),
     network: false,
     files: |workshop| {
@@ -242,15 +249,29 @@ impl Scenario {
         }
         let ours = vec!["/rig/xtask".to_owned()];
         let command = [ours, self.command(&given, place, options)].concat();
+        let job = |number: u32, part: Option<&str>| Job {
+            name: [
+                Some(self.name.to_owned()),
+                part.map(str::to_owned),
+                (times > 1).then(|| number.to_string()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("-"),
+            limit: self.limit,
+            directory: "/rig".into(),
+            command: match part {
+                Some(part) => {
+                    [command.as_slice(), &["--part".to_owned(), part.to_owned()]].concat()
+                }
+                None => command.clone(),
+            },
+        };
         Ok((1..=times)
-            .map(|number| Job {
-                name: match times {
-                    1 => self.name.to_owned(),
-                    _ => format!("{}-{number}", self.name),
-                },
-                limit: self.limit,
-                directory: "/rig".into(),
-                command: command.clone(),
+            .flat_map(|number| match self.parts {
+                [] => vec![job(number, None)],
+                parts => parts.iter().map(|part| job(number, Some(part))).collect(),
             })
             .collect())
     }

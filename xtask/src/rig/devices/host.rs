@@ -143,6 +143,15 @@ impl Rig {
         self.host.data().join("blobs")
     }
 
+    /// Deletes every VM: workers outlive the host.
+    pub(super) fn delete_vms(&self) -> Result<()> {
+        for record in self.host.items(&["vm", "list"])? {
+            let id = record["id"].as_str().context("a record has no id")?;
+            self.verb(&["delete", id])?;
+        }
+        Ok(())
+    }
+
     /// Ends the host and takes the bridge away.
     pub(super) fn stop(mut self) -> Result<()> {
         self.host.stop()

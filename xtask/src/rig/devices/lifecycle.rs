@@ -24,8 +24,8 @@ pub(super) fn reset(rig: &Rig, mut guest: Serial) -> Result<Serial> {
 pub(super) fn reboot(rig: &Rig, guest: Serial) -> Result<Serial> {
     drop(guest);
     rig.verb(&["reboot", VM, "--deadline", GRACE])?;
-    let next = rig.next_shell(VM, 3)?;
-    ended(rig, 2, "power-off")?;
+    let next = rig.next_shell(VM, 2)?;
+    ended(rig, 1, "power-off")?;
     Ok(next)
 }
 
@@ -37,8 +37,8 @@ pub(super) fn panic(rig: &Rig, mut guest: Serial) -> Result<Serial> {
         json!(incidents(rig)?)
     );
     guest.type_line("echo c >/proc/sysrq-trigger")?;
-    let next = rig.next_shell(VM, 4)?;
-    ended(rig, 3, "panic")?;
+    let next = rig.next_shell(VM, 3)?;
+    ended(rig, 2, "panic")?;
     let incidents = incidents(rig)?;
     let [incident] = incidents.as_slice() else {
         anyhow::bail!("one panic, and these incidents: {}", json!(incidents));
@@ -46,7 +46,7 @@ pub(super) fn panic(rig: &Rig, mut guest: Serial) -> Result<Serial> {
     ensure!(
         incident["incident_kind"] == "guest-failure"
             && incident["exit"] == "panic"
-            && incident["incarnation"] == 3
+            && incident["incarnation"] == 2
             && incident["decision"]["action"] == "restart"
             && incident["closed"] == true,
         "the incident is not that of a panic that was recovered from: {incident}"
@@ -63,13 +63,13 @@ pub(super) fn shutdown(rig: &Rig, guest: Serial) -> Result<()> {
         record["state"] == "stopped" && record["worker"].is_null(),
         "a VM that was shut down is {record}"
     );
-    ended(rig, 4, "power-off")?;
+    ended(rig, 3, "power-off")?;
     let logs = rig.host.logs(VM)?;
     ensure!(
         logs.contains(BUTTON),
         "the guest does not say that its button was pressed:\n{logs}"
     );
-    rig.verb(&["delete", VM])
+    Ok(())
 }
 
 fn incidents(rig: &Rig) -> Result<Vec<Value>> {

@@ -1,15 +1,14 @@
 //! The scenario of the rig that uses every device: a stock Linux kernel with an ext4 root, driven
 //! over its serial port as a person would, while the `roost` command line plays the operator.
 //!
-//! One VM, `a`, goes through it all; another one, `b`, boots from the same image in between.
-//! Boots are what takes time, so there are few of them:
+//! It has parts, each with a host of its own and a VM `a`:
 //!
-//! | incarnation of `a` | started by | what happens in it |
-//! | --- | --- | --- |
-//! | 1 | `vm boot` | disks, network, vsock, entropy, limits, balloon, pause; a file; the guest resets |
-//! | 2 | its own reset | the file is there; `b` does not see it; `vm reboot` presses the button |
-//! | 3 | `vm reboot` | the kernel is made to panic |
-//! | 4 | the recovery policy | `vm shutdown` presses the button |
+//! | part | what happens |
+//! | --- | --- |
+//! | `data` | disks, network, vsock, entropy, console, pause |
+//! | `limits` | rate limits, balloon |
+//! | `reset` | a file; the guest resets; the file is there, and a VM `b` of the same image does not see it |
+//! | `power` | `vm reboot` presses the button; the kernel is made to panic; `vm shutdown` presses the button |
 
 mod balloon;
 mod console;
@@ -25,7 +24,8 @@ mod vsock;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValuesParser;
 
 use crate::measure::Measure;
 use host::Rig;
@@ -45,10 +45,16 @@ pub(crate) struct Arguments {
     /// The guest's root file system, with tests/rig/devices-init as /sbin/init
     #[arg(long)]
     image: PathBuf,
+    /// Only this part
+    #[arg(long, value_parser = PossibleValuesParser::new(PART_NAMES))]
+    part: Option<String>,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
 }
+
+/// Its parts, in the order in which they run.
+pub(super) const PART_NAMES: [&str; 4] = ["data", "limits", "reset", "power"];
 
 /// Size of the image with the root file system, MiB: what is on it, its journal, and a few files.
 pub(super) const IMAGE_MIB: u32 = 8;
@@ -86,9 +92,18 @@ impl Steps {
 
 /// Runs the scenario.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    PART_NAMES
+        .into_iter()
+        .filter(|part| arguments.part.as_ref().is_none_or(|only| only == part))
+        .try_for_each(|part| {
+            run_part(part, arguments).with_context(|| format!("in the part {part}"))
+        })
+}
+
+fn run_part(part: &str, arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let rig = Rig::start(arguments)?;
-    let result = follow(&rig, start);
+    let result = follow(part, &rig, start);
     if result.is_err() {
         for event in rig.host.events().unwrap_or_default() {
             eprintln!("event {event}");
@@ -100,71 +115,83 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("host: {}", rig.host.log());
     }
     let ratios = result?;
+    rig.delete_vms()?;
     rig.stop()?;
-    for (name, value, unit) in [
-        ("rig.devices.disk-limit-before", ratios.disk_before, "of 1"),
-        ("rig.devices.disk-limit-after", ratios.disk_after, "of 1"),
-        (
-            "rig.devices.disk-limit-operations",
-            ratios.disk_operations,
-            "of 1",
-        ),
-        ("rig.devices.net-limit-tx", ratios.tx, "of 1"),
-        ("rig.devices.net-limit-rx", ratios.rx, "of 1"),
-        ("rig.devices.total", start.elapsed().as_secs_f64(), "s"),
-    ] {
+    for (name, value) in ratios {
+        let (name, unit, n) = (name, "of 1", 1);
         Measure {
             name,
             value,
             unit,
-            n: 1,
+            n,
         }
         .print(arguments.json);
     }
     Ok(())
 }
 
-fn follow(rig: &Rig, start: Instant) -> Result<limits::Ratios> {
+/// Goes through a part; returns what was measured, if anything was.
+fn follow(part: &str, rig: &Rig, start: Instant) -> Result<Vec<(&'static str, f64)>> {
     let mut steps = Steps { last: start };
     steps.done("the host serves, a bridge is there, images are stored");
-    let mut guest = rig.boot_new(VM)?;
+    let guest = rig.boot_new(VM)?;
     steps.done("Linux boots to a shell on its disk");
+    match part {
+        "data" => check_data(rig, guest, &mut steps)?,
+        "limits" => return check_limits(rig, guest, &mut steps),
+        "reset" => check_reset(rig, guest, &mut steps)?,
+        "power" => check_power(rig, guest, &mut steps)?,
+        other => bail!("there is no part {other}"),
+    }
+    Ok(Vec::new())
+}
 
-    step(&mut steps, "disks", disk::check(&mut guest))?;
-    step(&mut steps, "network", net::check(rig, &mut guest))?;
-    step(&mut steps, "vsock", vsock::check(rig, &mut guest))?;
-    step(&mut steps, "entropy", entropy(&mut guest))?;
-    step(
-        &mut steps,
-        "virtio console",
-        console::check(rig, &mut guest),
-    )?;
-    step(&mut steps, "pause", pause::check(rig, &mut guest))?;
-    let ratios = step(&mut steps, "rate limits", limits::check(rig, &mut guest))?;
-    step(&mut steps, "balloon", balloon::check(rig, &mut guest))?;
+fn check_data(rig: &Rig, mut guest: Serial, steps: &mut Steps) -> Result<()> {
+    step(steps, "disks", disk::check(&mut guest))?;
+    step(steps, "network", net::check(rig, &mut guest))?;
+    step(steps, "vsock", vsock::check(rig, &mut guest))?;
+    step(steps, "entropy", entropy(&mut guest))?;
+    step(steps, "virtio console", console::check(rig, &mut guest))?;
+    step(steps, "pause", pause::check(rig, &mut guest))?;
+    rig.devices(VM)?.none_is_broken()
+}
+
+fn check_limits(
+    rig: &Rig,
+    mut guest: Serial,
+    steps: &mut Steps,
+) -> Result<Vec<(&'static str, f64)>> {
+    let ratios = step(steps, "rate limits", limits::check(rig, &mut guest))?;
+    step(steps, "balloon", balloon::check(rig, &mut guest))?;
     rig.devices(VM)?.none_is_broken()?;
+    Ok(vec![
+        ("rig.devices.disk-limit-before", ratios.disk_before),
+        ("rig.devices.disk-limit-after", ratios.disk_after),
+        ("rig.devices.disk-limit-operations", ratios.disk_operations),
+        ("rig.devices.net-limit-tx", ratios.tx),
+        ("rig.devices.net-limit-rx", ratios.rx),
+    ])
+}
 
+fn check_reset(rig: &Rig, mut guest: Serial, steps: &mut Steps) -> Result<()> {
     disk::write_file(&mut guest)?;
     let mut guest = lifecycle::reset(rig, guest)?;
-    step(
-        &mut steps,
-        "reset by the guest",
-        disk::file_is_there(&mut guest),
-    )?;
+    step(steps, "reset by the guest", disk::file_is_there(&mut guest))?;
     let mut other = rig.boot_new(OTHER)?;
     disk::file_is_not_there(&mut other)?;
     drop(other);
-    rig.verb(&["delete", OTHER])?;
     steps.done("another VM on the same image sees nothing of it");
+    disk::image_is_untouched(rig)
+}
 
+fn check_power(rig: &Rig, guest: Serial, steps: &mut Steps) -> Result<()> {
     let guest = lifecycle::reboot(rig, guest)?;
     steps.done("reboot by the power button");
     let guest = lifecycle::panic(rig, guest)?;
     steps.done("a panic is an incident, and recovery restarts the VM");
     lifecycle::shutdown(rig, guest)?;
-    disk::image_is_untouched(rig)?;
     steps.done("shutdown by the power button");
-    Ok(ratios)
+    Ok(())
 }
 
 fn step<T>(steps: &mut Steps, subject: &str, result: Result<T>) -> Result<T> {
