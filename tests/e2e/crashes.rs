@@ -166,3 +166,53 @@ fn a_boot_deadline_holds_through_the_death_of_the_host() {
     let adopted = |event: &serde_json::Value| event["kind"] == "worker-adopted";
     assert!(events["items"].as_array().unwrap().iter().any(adopted));
 }
+
+#[test]
+fn a_guest_that_ends_is_restarted_under_always_until_the_vm_is_given_up_or_its_user_boots_it() {
+    let host = Host::start();
+    let component = host.file("recovery-restart.wasm", b"");
+    host.roost(&["plugin", "download", "recovery-restart", "1", &component]);
+    let settings =
+        r#"{"restart": "always", "base_ms": 1, "max_attempts": 2, "window_ms": 3600000}"#;
+    host.roost(&[
+        "plugin",
+        "push",
+        "recovery-restart",
+        &component,
+        "--settings",
+        settings,
+    ]);
+    host.roost(&["plugin", "activate", "recovery-restart"]);
+    let kernel = host.file("hello", roost_guests::HELLO);
+    host.roost(&[
+        "vm",
+        "create",
+        "--name",
+        "brief",
+        "--kernel",
+        &kernel,
+        "--memory",
+        "64",
+        "--cmdline",
+        "ticks=1",
+        "--recover-on-end",
+    ]);
+    for last in [3, 6] {
+        host.roost(&["vm", "boot", "brief"]);
+        host.until("it is given up", || {
+            let record = host.roost(&["vm", "show", "brief"]);
+            (record["incarnation"] == last && record["state"] == "failed").then_some(())
+        });
+        let incidents = host.roost(&["incidents", "brief"]);
+        let told: Vec<_> = incidents["items"].as_array().unwrap()[..3]
+            .iter()
+            .map(|incident| {
+                let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+                let kind = text(&incident["incident_kind"]);
+                (kind, text(&incident["decision"]["action"]))
+            })
+            .collect();
+        let of = |action: &str| ("guest-ended".to_owned(), action.to_owned());
+        assert_eq!(told, [of("mark-failed"), of("restart"), of("restart")]);
+    }
+}

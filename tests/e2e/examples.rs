@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use host::Host;
-use roost_model::{CpuTemplate, MemoryBacking, OnReset, VmSpec};
+use roost_model::{CpuTemplate, MemoryBacking, OnEnd, OnReset, VmSpec};
 
 /// What a spec can have, by the name of its example, and whether `spec` has it.
 ///
@@ -35,6 +35,7 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
         cpu_template,
         memory_backing,
         on_reset,
+        on_end,
         serial_limit,
         boot_deadline_ms,
     } = spec;
@@ -52,6 +53,7 @@ fn contents(spec: &VmSpec) -> [(&'static str, bool); 8] {
             *cpu_template != CpuTemplate::default()
                 || *memory_backing != MemoryBacking::default()
                 || *on_reset != OnReset::default()
+                || *on_end != OnEnd::default()
                 || boot_deadline_ms.is_some(),
         ),
     ]

@@ -285,7 +285,10 @@ impl Actor {
     pub(crate) async fn boot_as_before(&mut self, desk: &mut Desk) -> Result<(), CommitError> {
         let context = Arc::clone(&self.context);
         let is_to_boot = |actor: &Self| {
-            actor.record.state == VmState::Stopped && actor.record.desired == DesiredState::Running
+            actor.record.state == VmState::Stopped
+                && actor.record.desired == DesiredState::Running
+                // This one has its own time.
+                && actor.restart.is_none()
         };
         if !is_to_boot(self) {
             return Ok(());

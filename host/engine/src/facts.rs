@@ -136,6 +136,7 @@ fn describe(kind: &IncidentKind) -> (&'static str, String) {
     match kind {
         IncidentKind::WorkerExit { status } => ("worker-exit", format!("the worker: {status}")),
         IncidentKind::GuestFailure { exit } => ("guest-failure", exit.to_string()),
+        IncidentKind::GuestEnded { exit } => ("guest-ended", exit.to_string()),
         IncidentKind::StartFailed { error } => ("start-failed", error.clone()),
         IncidentKind::WorkerHung { unanswered } => (
             "worker-hung",

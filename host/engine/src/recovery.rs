@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use roost_model::{
     DesiredState, Effect, EventKind, Failure, FailureKind, GuestExit, Incident, IncidentId,
-    IncidentKind, OnReset, Operation, OperationState, Origin, RecoveryAction, Verb, VmState,
+    IncidentKind, OnEnd, OnReset, Operation, OperationState, Origin, RecoveryAction, Verb, VmState,
     WindowClose,
 };
 use roost_policy::RecoveryDecision;
@@ -47,13 +47,15 @@ impl Actor {
         let mut draft = self.draft();
         draft.event(&context, EventKind::GuestExited { exit: exit.clone() });
         draft.close_window(&context, WindowClose::Stop, Some(counters), false);
-        let incident = if exit.is_orderly() {
+        let is_orderly = exit.is_orderly();
+        let incident = if is_orderly {
             let reboots = exit == GuestExit::Reset && draft.record.spec.on_reset == OnReset::Reboot;
             if !reboots {
                 draft.record.desired = DesiredState::Stopped;
             }
             draft.state(&context, VmState::Stopping);
-            None
+            let asks = !reboots && draft.record.spec.on_end == OnEnd::Recover;
+            asks.then(|| draft.incident(&context, IncidentKind::GuestEnded { exit }))
         } else {
             let failure = Failure {
                 kind: FailureKind::Guest,
@@ -68,7 +70,7 @@ impl Actor {
         {
             tracing::warn!(vm = %self.record.id, %error, "an event could not be acknowledged");
         }
-        self.finish_exit(incident.is_none().then_some(VmState::Stopped))
+        self.finish_exit(is_orderly.then_some(VmState::Stopped))
             .await?;
         self.undecided = incident;
         Ok(())
@@ -222,7 +224,9 @@ impl Actor {
                 };
                 draft.state(context, VmState::Failed { failure });
             }
-            RecoveryAction::Restart { .. } | RecoveryAction::Destroy => {}
+            // Also one whose guest ended by itself is to run from now on.
+            RecoveryAction::Restart { .. } => draft.record.desired = DesiredState::Running,
+            RecoveryAction::Destroy => {}
         }
         (draft, action)
     }

@@ -161,7 +161,12 @@ impl Actor {
         let Some(incident) = incidents.into_iter().rfind(|i| i.vm == self.record.id) else {
             return Ok(());
         };
-        if self.restart.is_some() || !matches!(self.record.state, VmState::Failed { .. }) {
+        let is_over = match self.record.state {
+            VmState::Failed { .. } => true,
+            VmState::Stopped => matches!(incident.kind, IncidentKind::GuestEnded { .. }),
+            _ => false,
+        };
+        if self.restart.is_some() || !is_over {
             return Ok(());
         }
         match incident.decision {

@@ -11,8 +11,9 @@ use host::component::{DESTROY, RESTART_LATER, recovery};
 use host::fake::Fake;
 use roost_engine::EngineError;
 use roost_model::{
-    Button, EventKind, Grace, GuestExit, Hook, MAX_WAITING, NotCancellable, Operation,
-    OperationState, Origin, Refusal, Step, StepState, Verb, VmId,
+    Button, DesiredState, EventKind, Grace, GuestExit, Hook, IncidentKind, MAX_WAITING,
+    NotCancellable, Operation, OperationState, Origin, RecoveryAction, Refusal, Step, StepState,
+    Verb, VmId,
 };
 
 /// Longer than any test: who waits for a guest of these waits for somebody else.
@@ -49,6 +50,18 @@ async fn shutting_down(host: &Host, vm: VmId) -> Operation {
 
 async fn cancel(host: &Host, operation: &Operation) -> Result<Operation, EngineError> {
     host.engine.cancel(operation.id, PATIENCE).await
+}
+
+/// The boot that a recovery policy asked for and that is not due yet, once there is one.
+async fn pending_restart(host: &Host) -> Operation {
+    let store = host.engine.store();
+    let find = || {
+        let all = store.unfinished_operations().unwrap();
+        all.into_iter().find(|o| o.origin == Origin::Recovery)
+    };
+    host.until("a restart is pending", || find().is_some())
+        .await;
+    find().unwrap()
 }
 
 fn is_cancelled(operation: &Operation) -> bool {
@@ -249,25 +262,15 @@ async fn a_restart_that_recovery_delays_is_an_operation_and_can_be_cancelled() {
     let (host, backend, vm) = booted().await;
     host.install("later", Hook::Recovery, recovery(RESTART_LATER))
         .await;
-    let pending = async |host: &Host| {
-        let store = host.engine.store();
-        let find = || {
-            let all = store.unfinished_operations().unwrap();
-            all.into_iter().find(|o| o.origin == Origin::Recovery)
-        };
-        host.until("a restart is pending", || find().is_some())
-            .await;
-        find().unwrap()
-    };
     backend.vanish(host.record(vm).worker.unwrap().pid.unwrap());
     host.engine.audit(true).await.unwrap();
-    let restart = pending(&host).await;
+    let restart = pending_restart(&host).await;
     assert_eq!(restart.state, OperationState::Queued);
     assert_eq!(restart.doing().unwrap().what, "waiting until it is due");
 
     // It is the same for the next host process.
     let host = host.restart(backend.clone()).await;
-    assert_eq!(pending(&host).await, restart);
+    assert_eq!(pending_restart(&host).await, restart);
     let cancelled = cancel(&host, &restart).await.unwrap();
     assert!(is_cancelled(&cancelled), "{cancelled:?}");
     assert_eq!(host.record(vm).state.name(), "failed");
@@ -277,10 +280,53 @@ async fn a_restart_that_recovery_delays_is_an_operation_and_can_be_cancelled() {
     host.succeed(vm, Verb::Boot).await;
     backend.vanish(host.record(vm).worker.unwrap().pid.unwrap());
     host.engine.audit(true).await.unwrap();
-    let restart = pending(&host).await;
+    let restart = pending_restart(&host).await;
     host.succeed(vm, Verb::Boot).await;
     let restart = host.done(restart.id).await;
     assert!(is_cancelled(&restart), "{restart:?}");
+    assert_eq!(host.engine.store().open_incidents().unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_whose_guest_ended_by_itself_stays_stopped_unless_a_policy_restarts_it() {
+    let backend = Fake::new();
+    let host = Host::start_with(backend.clone(), |config| config.audit_interval = None).await;
+    let asks = serde_json::json!({ "on_end": "recover" });
+    let vm = host.create_with("vm", roost_guests::HELLO, asks).await.id;
+    host.succeed(vm, Verb::Boot).await;
+    let decided = |kind: &EventKind| matches!(kind, EventKind::RecoveryDecided { .. });
+    let now = |host: &Host| {
+        let record = host.record(vm);
+        (record.state.name(), record.desired, record.incarnation)
+    };
+    let power_off = |host: &Host| {
+        let pid = host.record(vm).worker.unwrap().pid.unwrap();
+        backend.exit(pid, GuestExit::PowerOff);
+    };
+    power_off(&host);
+    host.event(0, decided).await;
+    assert_eq!(now(&host), ("stopped", DesiredState::Stopped, 1));
+    let incidents = host.engine.store().incidents(Some(vm), 10).unwrap();
+    let [incident] = incidents.as_slice() else {
+        panic!("{incidents:?}");
+    };
+    let exit = GuestExit::PowerOff;
+    assert_eq!(incident.kind, IncidentKind::GuestEnded { exit });
+    assert_eq!(incident.decision, Some(RecoveryAction::LeaveStopped));
+    assert!(incident.closed);
+
+    host.install("later", Hook::Recovery, recovery(RESTART_LATER))
+        .await;
+    host.succeed(vm, Verb::Boot).await;
+    power_off(&host);
+    let restart = pending_restart(&host).await;
+    assert_eq!(now(&host), ("stopped", DesiredState::Running, 2));
+    // The next host does not boot it before its time, though it is to run.
+    let host = host.restart(backend.clone()).await;
+    assert_eq!(pending_restart(&host).await, restart);
+    let cancelled = cancel(&host, &restart).await.unwrap();
+    assert!(is_cancelled(&cancelled), "{cancelled:?}");
+    assert_eq!(now(&host), ("stopped", DesiredState::Stopped, 2));
     assert_eq!(host.engine.store().open_incidents().unwrap(), []);
 }
 

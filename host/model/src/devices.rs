@@ -99,6 +99,18 @@ pub enum OnReset {
     Reboot,
 }
 
+/// What happens when a guest ends by itself in an orderly way: it halts, powers the machine off, or
+/// resets it where that is no reboot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnEnd {
+    /// The VM is stopped.
+    #[default]
+    Stop,
+    /// The VM is stopped, and that is an incident: the recovery policy decides whether it stays so.
+    Recover,
+}
+
 /// Limits of a device's traffic: a token bucket for bytes and one for operations. Absent: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -41,6 +41,14 @@ pub enum IncidentKind {
         #[serde(flatten)]
         exit: GuestExit,
     },
+    /// The guest ended by itself in an orderly way, and its spec says that this is an incident
+    /// ([`OnEnd::Recover`](crate::OnEnd)). The VM is stopped and wanted so, unless the decision is
+    /// another.
+    GuestEnded {
+        /// How.
+        #[serde(flatten)]
+        exit: GuestExit,
+    },
     /// A boot that no user asked for has failed.
     StartFailed {
         /// Why.

@@ -45,7 +45,7 @@ pub use counters::{Counters, Exits};
 pub use decision::{CallMode, CallOutcome, DecisionCall, DecisionRecord, NewDecision};
 pub use device_report::{BalloonStatus, Button, Control, DeviceReport, DeviceStatus, Grace};
 pub use devices::{
-    Balloon, CpuTemplate, Disk, InterfaceName, MacAddress, MemoryBacking, NetworkInterface,
+    Balloon, CpuTemplate, Disk, InterfaceName, MacAddress, MemoryBacking, NetworkInterface, OnEnd,
     OnReset, RateLimit, RateLimits,
 };
 pub use divergence::{AuditReport, Divergence, DivergenceKind, Repair};

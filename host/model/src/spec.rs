@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ImageRef;
 use crate::devices::{
-    self, Balloon, CpuTemplate, Disk, MemoryBacking, NetworkInterface, OnReset, RateLimit,
+    self, Balloon, CpuTemplate, Disk, MemoryBacking, NetworkInterface, OnEnd, OnReset, RateLimit,
     RateLimits, is_false,
 };
 
@@ -266,6 +266,9 @@ pub struct VmSpec {
     /// What happens when the guest resets its machine.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_reset: OnReset,
+    /// What happens when the guest ends by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_end: OnEnd,
     /// How much it may print on its serial port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_limit: Option<RateLimit>,
@@ -310,6 +313,7 @@ impl VmSpec {
             cpu_template: CpuTemplate::default(),
             memory_backing: MemoryBacking::default(),
             on_reset: OnReset::default(),
+            on_end: OnEnd::default(),
             serial_limit: None,
             boot_deadline_ms: None,
         }

@@ -73,6 +73,10 @@ pub(crate) struct Create {
     /// Boot the VM again when its guest resets the machine, instead of stopping it.
     #[arg(long)]
     reboot_on_reset: bool,
+    /// Ask the recovery policy when the guest ends by itself, powers the machine off say; without
+    /// this the VM is stopped.
+    #[arg(long)]
+    recover_on_end: bool,
     /// Most bytes that it may print on its serial port each second.
     #[arg(long, value_name = "BYTES")]
     serial_limit: Option<u64>,
@@ -181,6 +185,7 @@ impl Create {
             }),
         );
         set("on_reset", self.reboot_on_reset.then(|| "reboot".into()));
+        set("on_end", self.recover_on_end.then(|| "recover".into()));
         let per_second = |bytes| json!({ "per_second": bytes });
         set("serial_limit", self.serial_limit.map(per_second));
         let ms = |seconds: u64| seconds.saturating_mul(1000).into();

@@ -377,6 +377,28 @@ pub(super) const ALL: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "guest-ended",
+        prepare: |node| {
+            let more = json!({
+                "cmdline": "ticks=2", "on_end": "recover", "labels": { LOST: MARK_FAILED },
+            });
+            create(node, &more)
+        },
+        origin: STOPPED,
+        act: |node| {
+            node.post("/v1/vms/vm/boot")?;
+            node.wait("the decision about the guest's end", |node| {
+                let vm = node.vm()?.context("there is no VM")?;
+                Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
+            })
+        },
+        // Without the decision it would be stopped.
+        target: FAILED,
+        guest_ends: true,
+        from: Some(Effect::WriteGuestExit),
+        ..PLAIN
+    },
+    Scenario {
         name: "destruction",
         prepare: |node| run(node, &json!({ "labels": { LOST: DESTROY } })),
         origin: RUNNING,
