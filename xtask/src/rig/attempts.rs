@@ -1,12 +1,14 @@
 //! Jobs that run again when the emulation failed them.
 //!
-//! QEMU's software emulation of SVM is not sound while several host threads run: in `do_vmexit`
-//! and `helper_vmrun` (`target/i386/tcg/sysemu/svm_helper.c`, QEMU 7.2 to 10.0) a CPU changes its
-//! `interrupt_request` without the lock and without an atomic operation, while timers and other
-//! CPUs set bits in it. That loses interrupts and can bring back a virtual one that was taken
-//! away. What is seen is a guest that ends by a triple fault at a random place of its boot, about
-//! once in 25 boots, and now and then a crash of the machine's own kernel; the same guests on an
-//! emulator without that race would be needed to prove that this is all of it.
+//! QEMU's software emulation of SVM is not sound while several host threads run. Known are two
+//! places of `target/i386/tcg/sysemu/svm_helper.c`, QEMU 7.2: `helper_vmrun` changes the CPU's
+//! `interrupt_request` without the lock, while timers and other CPUs set bits in it, which can lose
+//! an interrupt; and it does not load the interrupt shadow that `do_vmexit` saved, so that an
+//! interrupt can come between a guest's STI and HLT, which then sleeps through it. What is seen is
+//! a guest that hangs, one that ends by a triple fault at a random place, about once in 25 boots
+//! and more often where the machine gets little CPU, and now and then a crash of the machine's own
+//! kernel. That these two are all of it is not proved. One emulated CPU instead of two, one thread
+//! for all of them, or a clock that counts instructions make guests hang more often.
 //!
 //! So a job that fails in the emulated machine is told and run again in a fresh one. On a CPU
 //! with virtualization nothing is run again.

@@ -43,7 +43,7 @@ const FIXTURES: [&str; 8] = [
 ];
 
 /// One test executable on an emulated CPU.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1500);
 
 /// Builds the tests of `packages`, each `PACKAGE` or `PACKAGE:TEST`, and the programs that they
 /// start.

@@ -20,6 +20,9 @@ const MEMORY_MIB: u32 = 3072;
 const TAIL_LINES: usize = 60;
 /// How often a run that prints nothing says that it goes on.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a machine may print nothing before it is taken for one that hangs: longer than any
+/// test takes in there.
+const QUIET: Duration = Duration::from_secs(420);
 /// How much longer than its jobs the machine may take to start and to power off.
 const MACHINE_TIME: Duration = Duration::from_secs(180);
 
@@ -113,8 +116,8 @@ impl Machine {
     /// Runs `jobs` to their end and shows what they print.
     ///
     /// # Errors
-    /// QEMU cannot be run, or its machine has no `/dev/kvm`. A machine that ends early or is ended for
-    /// taking too long is none: the end of its serial log is shown, and the report says how far it
+    /// QEMU cannot be run, or its machine has no `/dev/kvm`. A machine that ends early, or is ended
+    /// for taking too long or saying nothing, is none: the end of its serial log is shown, and the report says how far it
     /// came. Neither is a job that fails: see [`Outcome::status`].
     pub(crate) fn run(&self, jobs: &[&Job]) -> Result<Report> {
         let deadline = MACHINE_TIME + jobs.iter().map(|job| job.limit).sum::<Duration>();
@@ -143,13 +146,22 @@ impl Machine {
 
         let mut follower = Follower::new(start);
         let mut tail = VecDeque::new();
+        let mut printed_at = start;
         loop {
-            if start.elapsed() > deadline {
-                self.show(&format!("did not finish in {deadline:?}"), &tail);
+            let why = if start.elapsed() > deadline {
+                Some(format!("did not finish in {deadline:?}"))
+            } else if printed_at.elapsed() > QUIET {
+                Some(format!("printed nothing for {QUIET:?}"))
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                self.show(&why, &tail);
                 return follower.finish();
             }
             match lines.recv_timeout(HEARTBEAT) {
                 Ok(line) => {
+                    printed_at = Instant::now();
                     writeln!(log, "{:9.3} {line}", start.elapsed().as_secs_f64())?;
                     tail.push_back(line.clone());
                     if tail.len() > TAIL_LINES {
