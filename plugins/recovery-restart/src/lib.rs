@@ -92,7 +92,10 @@ impl Recovery for Restart {
         if settings.restart == When::Never {
             return Decision {
                 action: Action::MarkFailed,
-                reason: format!("no restart after {}: the setting is never", facts.incident.kind),
+                reason: format!(
+                    "no restart after {}: the setting is never",
+                    facts.incident.kind
+                ),
             };
         }
         let attempts = attempts(facts, settings);
