@@ -177,7 +177,9 @@ fn wave(value: &Value, of: Of) -> String {
                 .into_iter()
                 .map(|(name, value)| {
                     let of = match name.as_str() {
-                        "request" | "action" => Of::Decision,
+                        "request" => Of::Decision,
+                        // That of an earlier incident, among the facts, is a text.
+                        "action" if of == Of::Decision => Of::Decision,
                         "labels" | "attributes" => Of::Pairs,
                         "windows" | "context" | "vm" | "incident" => Of::Facts,
                         _ => Of::Value,
@@ -219,6 +221,11 @@ mod tests {
         assert_eq!(
             wave(&facts, Of::Facts),
             r#"{request: create, vm: {labels: [("a", "b")], attributes: []}, attributes: []}"#
+        );
+        let past = json!({ "history": [{ "action": "restart" }] });
+        assert_eq!(
+            wave(&past, Of::Facts),
+            r#"{history: [{action: "restart"}], attributes: []}"#
         );
         let decision = json!({ "action": { "restart-after": 5 }, "reason": "x" });
         assert_eq!(
