@@ -50,7 +50,7 @@ pub(super) const SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "platform",
         parts: &platform::PART_NAMES,
-        limit: Duration::from_secs(300),
+        limit: Duration::from_secs(180),
         network: false,
         files: |workshop| {
             let guest = roots::platform_initramfs(workshop.folder, workshop.kernel)?;
