@@ -161,6 +161,7 @@ fn check_limits(
     mut guest: Serial,
     steps: &mut Steps,
 ) -> Result<Vec<(&'static str, f64)>> {
+    net::bring_up(&mut guest)?;
     let ratios = step(steps, "rate limits", limits::check(rig, &mut guest))?;
     step(steps, "balloon", balloon::check(rig, &mut guest))?;
     rig.devices(VM)?.none_is_broken()?;

@@ -24,6 +24,12 @@ const TRANSFER_BYTES: usize = 2 << 20;
 /// A single connection, read or write.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Gives the guest its address.
+pub(super) fn bring_up(guest: &mut Serial) -> Result<()> {
+    let command = format!("ip addr add {GUEST_ADDRESS}/24 dev eth0 && ip link set eth0 up");
+    guest.run(&command).map(drop)
+}
+
 /// Brings the interface up, pings, and transfers both ways.
 pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<()> {
     let mac = guest.run("cat /sys/class/net/eth0/address")?;
@@ -33,9 +39,7 @@ pub(super) fn check(rig: &Rig, guest: &mut Serial) -> Result<()> {
         "the guest's address is {mac}, its record says {}",
         record["macs"]
     );
-    guest.run(&format!(
-        "ip addr add {GUEST_ADDRESS}/24 dev eth0 && ip link set eth0 up"
-    ))?;
+    bring_up(guest)?;
     guest.run(&format!("ping -c 2 -W 10 {HOST_ADDRESS}"))?;
     process::run(
         Command::new("ping")
