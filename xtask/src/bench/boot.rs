@@ -170,6 +170,8 @@ fn measure(boots: &Boots) -> Result<()> {
     for run in 0..=boots.runs {
         let total = by_host(&host, boots)?;
         let (vmm, guest) = by_vmm(boots)?;
+        // Also for who ends an emulated machine that says nothing.
+        eprintln!("  run {run} of {}", boots.runs);
         if run == 0 {
             continue;
         }

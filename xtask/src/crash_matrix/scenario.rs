@@ -364,13 +364,7 @@ pub(super) const ALL: &[Scenario] = &[
             create(node, &more)
         },
         origin: STOPPED,
-        act: |node| {
-            node.post("/v1/vms/vm/boot")?;
-            node.wait("the guest's failure", |node| {
-                let vm = node.vm()?.context("there is no VM")?;
-                Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
-            })
-        },
+        act: boot_until_given_up,
         target: FAILED,
         guest_ends: true,
         from: Some(Effect::WriteGuestExit),
@@ -385,13 +379,7 @@ pub(super) const ALL: &[Scenario] = &[
             create(node, &more)
         },
         origin: STOPPED,
-        act: |node| {
-            node.post("/v1/vms/vm/boot")?;
-            node.wait("the decision about the guest's end", |node| {
-                let vm = node.vm()?.context("there is no VM")?;
-                Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
-            })
-        },
+        act: boot_until_given_up,
         // Without the decision it would be stopped.
         target: FAILED,
         guest_ends: true,
@@ -551,6 +539,15 @@ pub(super) const ALL: &[Scenario] = &[
         ..PLAIN
     },
 ];
+
+/// Of a VM whose guest ends and that a policy marks failed then.
+fn boot_until_given_up(node: &Node) -> Result<()> {
+    node.post("/v1/vms/vm/boot")?;
+    node.wait("the decision about the guest's end", |node| {
+        let vm = node.vm()?.context("there is no VM")?;
+        Ok((vm["state"] == "failed" && vm["worker"].is_null()).then_some(()))
+    })
+}
 
 fn closed_by_the_grid(usage: &Value) -> usize {
     let windows = usage["windows"].as_array().into_iter().flatten();

@@ -117,8 +117,8 @@ impl Machine {
     ///
     /// # Errors
     /// QEMU cannot be run, or its machine has no `/dev/kvm`. A machine that ends early, or is ended
-    /// for taking too long or saying nothing, is none: the end of its serial log is shown, and the report says how far it
-    /// came. Neither is a job that fails: see [`Outcome::status`].
+    /// for taking too long or saying nothing, is none: the end of its serial log is shown, and the
+    /// report says how far it came. Neither is a job that fails: see [`Outcome::status`].
     pub(crate) fn run(&self, jobs: &[&Job]) -> Result<Report> {
         let deadline = MACHINE_TIME + jobs.iter().map(|job| job.limit).sum::<Duration>();
         let mut log = File::create(&self.log)
